@@ -1,0 +1,1 @@
+"""From bindings to OpenFlow rules: declarations, a pure compiler, an encoder."""

@@ -1,0 +1,145 @@
+"""Flows as values: what a rule matches and does, before anything is encoded.
+
+Field names are Ryu's. A value is what Ryu takes for that field (an int, or an address or MAC as
+text), or a ``Var``: the part of a binding's flow that differs from binding to binding.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+
+class Var(enum.Enum):
+    """What a binding puts into its flows. The text is how the pipeline page shows it."""
+
+    COOKIE = "<binding>"
+    IPV4 = "<IPv4>"
+    PSID = "<PSID>"
+    LWB4 = "<lwB4>"
+    BR_ADDRESS = "<br-address>"
+    BR_MAC = "<br-tag>"
+
+
+Value = int | str | Var
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One matched field; ``mask`` None means exactly."""
+
+    field: str
+    value: Value
+    mask: int | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetField:
+    field: str
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Write a whole field that OpenFlow 1.3's set_field may not, such as in_port."""
+
+    field: str
+    bits: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Copy ``bits`` bits between fields, from bit ``src_bit`` to bit ``dst_bit``."""
+
+    src: str
+    src_bit: int
+    dst: str
+    dst_bit: int
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecTtl:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class CheckLarger:
+    """Set bit 0 of ``register`` when the frame, Ethernet header included, exceeds ``length``."""
+
+    length: int
+    register: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToController:
+    """A copy of at most ``max_len`` bytes to the controller."""
+
+    max_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resubmit:
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
+class Learn:
+    """Add a flow to ``table`` that matches this packet's ``field`` and sets ``register`` to 1."""
+
+    table: int
+    field: str
+    bits: int
+    register: str
+    hard_timeout: int
+    cookie: int
+
+
+Action = SetField | Load | Move | DecTtl | CheckLarger | Output | ToController | Resubmit | Learn
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One OpenFlow rule. ``note`` says in one sentence what it is for.
+
+    ``goto`` is the next table; a flow without actions and without ``goto`` drops. ``meter`` is
+    the meter that packets pass first.
+    """
+
+    table: int
+    priority: int
+    cookie: int | Var
+    match: tuple[Match, ...]
+    actions: tuple[Action, ...] = ()
+    goto: int | None = None
+    meter: int | None = None
+    note: str = ""
+
+    @property
+    def drops(self) -> bool:
+        return not self.actions and self.goto is None
+
+    def bind(self, value_of: Callable[[Var], int | str]) -> Flow:
+        """This flow with every ``Var`` replaced by ``value_of(var)``."""
+
+        def fill(value: Value) -> int | str:
+            return value_of(value) if isinstance(value, Var) else value
+
+        cookie = fill(self.cookie)
+        assert isinstance(cookie, int)
+        return replace(
+            self,
+            cookie=cookie,
+            match=tuple(replace(m, value=fill(m.value)) for m in self.match),
+            actions=tuple(
+                replace(a, value=fill(a.value)) if isinstance(a, SetField) else a
+                for a in self.actions
+            ),
+        )

@@ -1,0 +1,276 @@
+"""Every number that means something in the pipeline, declared once.
+
+Tables, registers, cookies, priorities, drop names, meters and the marks that the softwire shim
+leaves in Ethernet headers. The compiler uses these, the pipeline page prints them, and every flow
+is checked against its table's declaration.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from openflow_rules.flow import Flow, Resubmit
+from ryu_lw4o6.core.binding import BindingKey
+
+
+class Table(enum.IntEnum):
+    """The stages, in the order packets pass them."""
+
+    CLASSIFY = 0
+    UPSTREAM_PORT_SET = 10
+    UPSTREAM_BINDING = 20
+    UPSTREAM_ROUTE = 30
+    DOWNSTREAM_PORT_SET = 40
+    DOWNSTREAM_BINDING = 50
+    DOWNSTREAM_SIZE = 60
+    DOWNSTREAM_OUTPUT = 61
+    ARP_LEARN = 70
+    ARP_ANSWER = 71
+    UNKNOWN_LWB4 = 80
+    UNKNOWN_LWB4_SEEN = 81
+    UNKNOWN_LWB4_PUNT = 82
+
+
+class Register:
+    """What each register carries, and from where to where."""
+
+    PSID = "reg0"  # port-set stages -> binding stages
+    TOO_BIG = "reg1"  # DOWNSTREAM_SIZE -> DOWNSTREAM_OUTPUT
+    SCRATCH = "reg2"  # within one flow
+    SEEN = "reg3"  # UNKNOWN_LWB4_SEEN -> UNKNOWN_LWB4_PUNT
+
+
+IP_FIELDS = frozenset({"eth_type", "ip_proto", "ipv4_src", "ipv4_dst"})
+PORT_FIELDS = frozenset({"tcp_src", "udp_src", "tcp_dst", "udp_dst", "eth_src"})
+
+
+@dataclass(frozen=True, slots=True)
+class TableDeclaration:
+    """What a table is for, what its flows may match, and where they may lead.
+
+    ``learnt`` tables are filled by the switch itself and left alone by the controller.
+    """
+
+    purpose: str
+    matches: frozenset[str]
+    leads_to: frozenset[Table] = frozenset()
+    learnt: bool = False
+
+
+TABLES: dict[Table, TableDeclaration] = {
+    Table.CLASSIFY: TableDeclaration(
+        "Sorts packets by the port they came in by. Open vSwitch terminates tunnels at LOCAL: an "
+        "IPv6 packet sent there that belongs to the softwire port comes back in by that port.",
+        frozenset({"in_port", "eth_type", "ipv6_dst"}),
+        frozenset({Table.UPSTREAM_PORT_SET, Table.DOWNSTREAM_PORT_SET, Table.ARP_LEARN}),
+    ),
+    Table.UPSTREAM_PORT_SET: TableDeclaration(
+        "From an lwB4: reads the PSID out of the inner source port (the ICMP identifier, which the "
+        "shim wrote into eth_src).",
+        IP_FIELDS | PORT_FIELDS | {"ip_frag"},
+        frozenset({Table.UPSTREAM_BINDING}),
+    ),
+    Table.UPSTREAM_BINDING: TableDeclaration(
+        "Anti-spoofing (RFC 7596 section 6.2): outer source, outer destination, inner source "
+        "address and PSID must be those of one binding.",
+        IP_FIELDS | {"tun_ipv6_src", "tun_ipv6_dst", Register.PSID},
+        frozenset({Table.UPSTREAM_ROUTE, Table.UNKNOWN_LWB4}),
+    ),
+    Table.UPSTREAM_ROUTE: TableDeclaration(
+        "To the Internet's next hop, or back down another softwire (hairpinning).",
+        IP_FIELDS | {"nw_ttl"},
+        frozenset({Table.DOWNSTREAM_PORT_SET}),
+    ),
+    Table.DOWNSTREAM_PORT_SET: TableDeclaration(
+        "To an lwB4: reads the PSID out of the destination port (or the ICMP identifier).",
+        IP_FIELDS | PORT_FIELDS | {"ip_frag"},
+        frozenset({Table.DOWNSTREAM_BINDING}),
+    ),
+    Table.DOWNSTREAM_BINDING: TableDeclaration(
+        "Finds the lwB4 that owns the destination address and PSID, and addresses the softwire.",
+        IP_FIELDS | {Register.PSID},
+        frozenset({Table.DOWNSTREAM_SIZE}),
+    ),
+    Table.DOWNSTREAM_SIZE: TableDeclaration(
+        "Does the packet fit into the softwire, and may it travel another hop?",
+        IP_FIELDS | {"nw_ttl"},
+        frozenset({Table.DOWNSTREAM_OUTPUT}),
+    ),
+    Table.DOWNSTREAM_OUTPUT: TableDeclaration("Into the softwire.", IP_FIELDS | {Register.TOO_BIG}),
+    Table.ARP_LEARN: TableDeclaration(
+        "Shows the controller every ARP packet of the next hop, so that a move is seen at once.",
+        frozenset({"eth_type", "arp_spa"}),
+        frozenset({Table.ARP_ANSWER}),
+    ),
+    Table.ARP_ANSWER: TableDeclaration(
+        "Answers ARP for the lwAFTR's own and its shared IPv4 addresses, without the controller.",
+        frozenset({"eth_type", "arp_op", "arp_tpa"}),
+    ),
+    Table.UNKNOWN_LWB4: TableDeclaration(
+        "A softwire packet without a binding reaches the controller once per outer source and "
+        "interval, whatever its rate: the first one teaches UNKNOWN_LWB4_SEEN its source.",
+        frozenset({"eth_type"}),
+        frozenset({Table.UNKNOWN_LWB4_SEEN, Table.UNKNOWN_LWB4_PUNT}),
+    ),
+    Table.UNKNOWN_LWB4_SEEN: TableDeclaration(
+        "Sources shown to the controller a moment ago; the switch fills it.",
+        frozenset({"tun_ipv6_src"}),
+        learnt=True,
+    ),
+    Table.UNKNOWN_LWB4_PUNT: TableDeclaration(
+        "Drops what has been seen, shows the controller the rest.",
+        frozenset({"eth_type", Register.SEEN}),
+    ),
+}
+
+
+class CookieClass(enum.IntEnum):
+    """The top byte of a cookie: what kind of flow it is."""
+
+    PIPELINE = 1
+    BINDING = 2
+    DROP = 3
+    PUNT = 4
+    COUNT = 5
+
+
+CLASS_MASK = 0xFF << 56
+"""Selects the class of a cookie, in a flow-stats request for instance."""
+
+
+def cookie(kind: CookieClass, object_id: int = 0) -> int:
+    """A 64-bit cookie: class in the top byte, object id in the low 48 bits."""
+    return kind << 56 | object_id
+
+
+def binding_cookie(key: BindingKey) -> int:
+    """The cookie of a binding's flows: its IPv4 address and PSID, so the switch's flows alone
+    say which binding each of them belongs to."""
+    return CookieClass.BINDING << 56 | int(key.ipv4) << 16 | key.psid
+
+
+class Drop(enum.IntEnum):
+    """Every reason for which the switch drops a packet. Each is a flow, whose counter bears the
+    lower-case name; the number is the flow's object id."""
+
+    UNCLASSIFIED = 1
+    NOT_FOR_US = 2
+    SOFTWIRE_NOT_IPV4 = 3
+    UPSTREAM_NOT_SERVED = 10
+    UPSTREAM_NO_BINDING = 11
+    UPSTREAM_EXCLUDED_PORT = 12
+    UPSTREAM_PROTOCOL = 13
+    UPSTREAM_FRAGMENT = 14
+    UPSTREAM_ICMP = 15
+    UPSTREAM_TTL_EXPIRED = 20
+    HAIRPIN_DISABLED = 21
+    NEXT_HOP_UNRESOLVED = 22
+    DOWNSTREAM_NOT_SERVED = 30
+    DOWNSTREAM_NO_BINDING = 31
+    DOWNSTREAM_EXCLUDED_PORT = 32
+    DOWNSTREAM_PROTOCOL = 33
+    DOWNSTREAM_FRAGMENT = 34
+    DOWNSTREAM_ICMP = 35
+    DOWNSTREAM_TTL_EXPIRED = 36
+    DOWNSTREAM_TOO_BIG = 37
+    INBOUND_ICMP_DISABLED = 38
+    TO_LWAFTR = 39
+    ARP_IGNORED = 40
+
+
+DROP_MEANING: dict[Drop, str] = {
+    Drop.UNCLASSIFIED: "from an unexpected port or of an unexpected Ethernet type",
+    Drop.NOT_FOR_US: "IPv6 to an address that is not the lwAFTR's",
+    Drop.SOFTWIRE_NOT_IPV4: "something other than IPv4 in a softwire",
+    Drop.UPSTREAM_NOT_SERVED: "inner source in none of the configured IPv4 prefixes",
+    Drop.UPSTREAM_NO_BINDING: "outer source, inner source and port are not those of one binding",
+    Drop.UPSTREAM_EXCLUDED_PORT: "inner source port is one that belongs to nobody (A field 0)",
+    Drop.UPSTREAM_PROTOCOL: "a protocol without ports from a shared address",
+    Drop.UPSTREAM_FRAGMENT: "a non-first fragment from a shared address",
+    Drop.UPSTREAM_ICMP: "ICMP that names no port: not echo, and no error that quotes one",
+    Drop.UPSTREAM_TTL_EXPIRED: "inner TTL ran out on the way to the Internet",
+    Drop.HAIRPIN_DISABLED: "from one lwB4 to another while hairpinning is off",
+    Drop.NEXT_HOP_UNRESOLVED: "the IPv4 next hop has not answered ARP yet",
+    Drop.DOWNSTREAM_NOT_SERVED: "destination in none of the configured IPv4 prefixes",
+    Drop.DOWNSTREAM_NO_BINDING: "no binding owns the destination address and port",
+    Drop.DOWNSTREAM_EXCLUDED_PORT: "destination port is one that belongs to nobody (A field 0)",
+    Drop.DOWNSTREAM_PROTOCOL: "a protocol without ports to a shared address",
+    Drop.DOWNSTREAM_FRAGMENT: "a non-first fragment to a shared address",
+    Drop.DOWNSTREAM_ICMP: "ICMP that names no port (RFC 7596 section 8.1)",
+    Drop.DOWNSTREAM_TTL_EXPIRED: "TTL ran out on the way to an lwB4",
+    Drop.DOWNSTREAM_TOO_BIG: "does not fit into the softwire's MTU",
+    Drop.INBOUND_ICMP_DISABLED: "ICMP from the Internet while policy forbids it",
+    Drop.TO_LWAFTR: "IPv4 to the lwAFTR's own address",
+    Drop.ARP_IGNORED: "ARP that asks for none of our addresses",
+}
+
+
+class Count(enum.IntEnum):
+    """Flows on the way of packets that are not dropped, whose counters bear the lower-case name."""
+
+    FROM_SOFTWIRE = 1
+    FROM_INTERNET = 2
+    TO_INTERNET = 3
+    TO_SOFTWIRE = 4
+    HAIRPINNED = 5
+
+
+class Punt(enum.IntEnum):
+    """Why a packet is shown to the controller; also the id of the meter that limits it."""
+
+    ARP = 1
+    UNKNOWN_LWB4 = 2
+    UNKNOWN_IPV4 = 3
+    TOO_BIG = 4
+
+
+class Priority:
+    """Higher wins. Flows of one table that cannot both match share a priority."""
+
+    FRAGMENT = 130
+    EXCEPTION = 120
+    EXCLUDED = 110
+    NORMAL = 100
+    PROTOCOL = 50
+    MISS = 0
+
+
+class Mark:
+    """What shim and rules tell each other in the Ethernet header of softwire frames.
+
+    The shim writes ``PORTS`` + destination-side port + source-side port into eth_src of ICMP
+    packets, ``NO_PORTS`` when an ICMP packet names no port. The rules write ``BR`` + br_tag into
+    eth_dst of what they send into the softwire.
+    """
+
+    PORTS = "02:4b:00:00:00:00"
+    NO_PORTS = "02:4c:00:00:00:00"
+    PREFIX_MASK = "ff:ff:00:00:00:00"
+    SOURCE_PORT_BIT = 0
+    DESTINATION_PORT_BIT = 16
+    BR_PREFIX = 0x024B << 32
+
+
+SEEN_SECONDS = 1
+"""How long an unknown lwB4 is not shown to the controller again."""
+
+
+class PipelineError(AssertionError):
+    """A flow breaks its table's declaration: a mistake in the compiler, never in the input."""
+
+
+def check(flow: Flow) -> Flow:
+    """Return ``flow`` if it keeps to its table's declaration, raise PipelineError if not."""
+    table = Table(flow.table)
+    declared = TABLES[table]
+    alien = {m.field for m in flow.match} - declared.matches
+    if alien:
+        raise PipelineError(f"{table.name} does not match on {sorted(alien)}: {flow}")
+    targets = {a.table for a in flow.actions if isinstance(a, Resubmit)}
+    if flow.goto is not None:
+        targets.add(flow.goto)
+    strays = targets - {int(t) for t in declared.leads_to}
+    if strays:
+        raise PipelineError(f"{table.name} does not lead to {sorted(strays)}: {flow}")
+    return flow

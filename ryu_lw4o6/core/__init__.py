@@ -1,0 +1,1 @@
+"""Plain Python: port sets, bindings, configuration. No Ryu, no sockets; time is an argument."""

@@ -1,0 +1,175 @@
+"""Softwire bindings and the table that keeps them (RFC 7596 section 6.1).
+
+A binding says: this lwB4 (an IPv6 address) owns this public IPv4 address, all of it or one port
+set. A packet inside a softwire is right only when its outer source, inner source and port are
+those of one binding; a packet from the Internet is tunnelled to the lwB4 of the binding that owns
+its destination address and port.
+
+The key of a binding is (IPv4 address, PSID). The port-set parameters belong to the IPv4 prefix and
+prefixes do not overlap, so two bindings overlap exactly when their keys are equal: a table keyed
+so cannot hold an overlap.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from typing import NamedTuple
+
+from ryu_lw4o6.core.portset import PortParams
+
+
+class Origin(enum.StrEnum):
+    """Who made a binding, which is also who may change it."""
+
+    STATIC = "static"  # the configuration file
+    REST = "rest"  # an operator or a script, over REST
+
+
+class BindingKey(NamedTuple):
+    """What a binding is known by: no two bindings share it."""
+
+    ipv4: IPv4Address
+    psid: int
+
+    def __str__(self) -> str:
+        return f"{self.ipv4}/{self.psid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One softwire (RFC 7596 section 6.1).
+
+    ``br_address`` is the lwAFTR address of this softwire; None means the first AFTR address of
+    whichever instance carries it (the anycast address). ``expires_at`` is Unix time in seconds,
+    None for a binding that does not expire.
+    """
+
+    lwb4: IPv6Address
+    ipv4: IPv4Address
+    psid: int
+    params: PortParams
+    br_address: IPv6Address | None = None
+    origin: Origin = Origin.REST
+    expires_at: float | None = None
+
+    @property
+    def key(self) -> BindingKey:
+        return BindingKey(self.ipv4, self.psid)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """An IPv4 prefix served by the lwAFTR and how its addresses are shared."""
+
+    network: IPv4Network
+    params: PortParams
+
+
+class BindingConflict(ValueError):
+    """The address and port set are bound already. ``existing`` is the binding that has them."""
+
+    def __init__(self, existing: Binding) -> None:
+        super().__init__(f"{existing.key} is already bound to lwB4 {existing.lwb4}")
+        self.existing = existing
+
+
+class UnknownPrefix(ValueError):
+    """The IPv4 address lies in none of the configured prefixes."""
+
+
+class BindingTable:
+    """All bindings of a controller, found by key, by (IPv4 address, port) and by lwB4.
+
+    Not for use from several threads: the controller's greenlets share it.
+    """
+
+    def __init__(self, prefixes: Iterable[Prefix]) -> None:
+        self._by_key: dict[BindingKey, Binding] = {}
+        self._by_lwb4: dict[IPv6Address, dict[BindingKey, None]] = {}
+        # Longest prefix first is not needed, prefixes never overlap; a dict per prefix length
+        # keeps the lookup independent of how many prefixes there are.
+        self._prefixes: dict[int, dict[int, Prefix]] = {}
+        for prefix in prefixes:
+            length = prefix.network.prefixlen
+            shifted = int(prefix.network.network_address) >> (32 - length)
+            self._prefixes.setdefault(length, {})[shifted] = prefix
+
+    def prefix_of(self, ipv4: IPv4Address) -> Prefix:
+        """The configured prefix that holds ``ipv4``. Raises UnknownPrefix."""
+        number = int(ipv4)
+        for length, by_bits in self._prefixes.items():
+            prefix = by_bits.get(number >> (32 - length))
+            if prefix is not None:
+                return prefix
+        raise UnknownPrefix(f"{ipv4} is in none of the configured IPv4 prefixes")
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __iter__(self) -> Iterator[Binding]:
+        return iter(self._by_key.values())
+
+    def __contains__(self, key: BindingKey) -> bool:
+        return key in self._by_key
+
+    def get(self, key: BindingKey) -> Binding | None:
+        return self._by_key.get(key)
+
+    def by_port(self, ipv4: IPv4Address, port: int) -> Binding | None:
+        """Who uses this address and port? Raises UnknownPrefix."""
+        psid = self.prefix_of(ipv4).params.psid_of(port)
+        return None if psid is None else self._by_key.get(BindingKey(ipv4, psid))
+
+    def by_lwb4(self, lwb4: IPv6Address) -> list[Binding]:
+        """The bindings of one lwB4, in the order they were made."""
+        return [self._by_key[key] for key in self._by_lwb4.get(lwb4, ())]
+
+    def add(self, binding: Binding) -> None:
+        """Add a new binding.
+
+        Raises BindingConflict if its address and port set are taken, UnknownPrefix if no
+        configured prefix holds the address, ValueError if PSID or parameters do not fit the
+        prefix.
+        """
+        self._check(binding)
+        existing = self._by_key.get(binding.key)
+        if existing is not None:
+            raise BindingConflict(existing)
+        self._put(binding)
+
+    def replace(self, binding: Binding) -> Binding | None:
+        """Add a binding or take the place of the one with its key, which is returned.
+
+        Raises UnknownPrefix and ValueError as ``add`` does.
+        """
+        self._check(binding)
+        old = self.remove(binding.key)
+        self._put(binding)
+        return old
+
+    def remove(self, key: BindingKey) -> Binding | None:
+        """Remove and return the binding with this key, None if there is none."""
+        binding = self._by_key.pop(key, None)
+        if binding is not None:
+            keys = self._by_lwb4[binding.lwb4]
+            del keys[key]
+            if not keys:
+                del self._by_lwb4[binding.lwb4]
+        return binding
+
+    def _check(self, binding: Binding) -> None:
+        prefix = self.prefix_of(binding.ipv4)
+        if binding.params != prefix.params:
+            raise ValueError(
+                f"{binding.key}: PSID offset {binding.params.psid_offset} and length "
+                f"{binding.params.psid_length} are not those of prefix {prefix.network} "
+                f"({prefix.params.psid_offset} and {prefix.params.psid_length})"
+            )
+        binding.params.check_psid(binding.psid)
+
+    def _put(self, binding: Binding) -> None:
+        self._by_key[binding.key] = binding
+        self._by_lwb4.setdefault(binding.lwb4, {})[binding.key] = None

@@ -1,0 +1,123 @@
+"""What a configuration file says, as checked values. ``config.py`` reads the file into these."""
+
+from __future__ import annotations
+
+import enum
+import zlib
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+
+from ryu_lw4o6.core.binding import Binding, Prefix
+
+IPV6_HEADER = 40
+"""Bytes a softwire adds to an IPv4 packet (RFC 2473 section 3.1)."""
+
+
+class Datapath(enum.StrEnum):
+    """Open vSwitch's two datapaths, by the names its ``datapath_type`` column gives them."""
+
+    USERSPACE = "netdev"
+    KERNEL = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class Ipv6Side:
+    """The access network's side: where lwB4s are."""
+
+    port: str
+    address: IPv6Interface
+    next_hop: IPv6Address | None = None
+    mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Ipv4Side:
+    """The Internet's side."""
+
+    port: str
+    address: IPv4Interface
+    next_hop: IPv4Address
+    mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class IcmpPolicy:
+    """Which ICMP errors are sent; each one not sent is a silent, counted drop.
+
+    ``unknown_lwb4``: ICMPv6 type 1 code 5 to an lwB4 without a binding (RFC 7596 section 6.2).
+    ``unknown_ipv4``: ICMPv4 type 3 code 1 to an Internet host whose destination has no binding.
+    ``too_big``: ICMPv4 type 3 code 4 for a packet with DF that does not fit the softwire.
+    ``inbound``: whether ICMP from the Internet is forwarded to lwB4s at all (section 8.1).
+    ``rate``: the most ICMP errors an instance sends, per second and kind.
+    """
+
+    unknown_lwb4: bool = True
+    unknown_ipv4: bool = False
+    too_big: bool = True
+    inbound: bool = True
+    rate: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One lwAFTR: one Open vSwitch bridge."""
+
+    name: str
+    datapath_id: int
+    ipv6: Ipv6Side
+    ipv4: Ipv4Side
+    aftr_addresses: tuple[IPv6Address, ...]
+    prefixes: tuple[Prefix, ...]
+    bridge: str = "br-lwaftr"
+    softwire_port: str = "softwire0"
+    datapath: Datapath = Datapath.USERSPACE
+    hairpinning: bool = True
+    icmp: IcmpPolicy = field(default_factory=IcmpPolicy)
+
+    @property
+    def softwire_mtu(self) -> int:
+        """The largest IPv4 packet, in bytes, that a softwire of this instance carries whole."""
+        return self.ipv6.mtu - IPV6_HEADER
+
+    def br_address_of(self, binding: Binding) -> IPv6Address:
+        """The lwAFTR address of a binding's softwire on this instance."""
+        return binding.br_address or self.aftr_addresses[0]
+
+    def carries(self, binding: Binding) -> bool:
+        """Whether this instance serves a binding: its prefix and its br-address are ours."""
+        return self.br_address_of(binding) in self.aftr_addresses and any(
+            binding.ipv4 in prefix.network for prefix in self.prefixes
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RestSettings:
+    """``token`` is the bearer token that requests must carry, None for an open API."""
+
+    token: str | None = None
+    max_body: int = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A whole configuration file."""
+
+    instances: tuple[Instance, ...]
+    prefixes: tuple[Prefix, ...]
+    bindings: tuple[Binding, ...] = ()
+    store_url: str = "sqlite:////var/lib/lw4o6/bindings.sqlite"
+    rest: RestSettings = field(default_factory=RestSettings)
+
+    def instance(self, datapath_id: int) -> Instance | None:
+        """The instance with this datapath id."""
+        return next((i for i in self.instances if i.datapath_id == datapath_id), None)
+
+
+def br_tag(address: IPv6Address) -> int:
+    """The 32-bit name of an AFTR address inside the softwire port's frames.
+
+    The rules write it, the shim looks it up. Being a function of the address alone, it cannot go
+    out of step between a controller and a shim that read the configuration at different times;
+    the configuration check refuses two addresses with one tag.
+    """
+    return zlib.crc32(address.packed)
