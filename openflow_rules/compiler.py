@@ -315,7 +315,7 @@ def _full(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
     """An address of one's own needs no port: every protocol and every fragment passes."""
     address = _net(way.address, prefix.network)
     icmp = Match("ip_proto", ICMP)
-    later = Match("ip_frag", FRAG_LATER, FRAG_LATER)
+    later = Match("ip_frag", FRAG_LATER)
     yield _flow(
         way.table,
         Priority.FRAGMENT,
@@ -342,7 +342,7 @@ def _shared(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
     address = _net(way.address, prefix.network)
     params = prefix.params
     icmp = Match("ip_proto", ICMP)
-    later = Match("ip_frag", FRAG_LATER, FRAG_LATER)
+    later = Match("ip_frag", FRAG_LATER)
     yield _drop(way.fragment, way.table, Priority.FRAGMENT, *_ip(address, later))
     yield _drop(
         way.icmp,

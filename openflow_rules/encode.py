@@ -69,6 +69,15 @@ class CheckPacketLarger(parser.NXAction):  # type: ignore[misc]
         return struct.pack("!HHI6x", self.length, 0, header)
 
 
+_NAMES = frozenset(field.name for field in ofp.oxm_types)
+
+
+def _nxm(field: str) -> str:
+    """The Nicira name of a field: Open vSwitch lists moves so, however they were sent, and a
+    flow must read back as it was written to be recognised."""
+    return f"{field}_nxm" if f"{field}_nxm" in _NAMES else field
+
+
 def _ryu_action(action: Action) -> Any:
     match action:
         case SetField(field, value):
@@ -77,7 +86,11 @@ def _ryu_action(action: Action) -> Any:
             return parser.NXActionRegLoad(ofs_nbits=bits - 1, dst=f"{field}_nxm", value=value)
         case Move(src, src_bit, dst, dst_bit, bits):
             return parser.NXActionRegMove(
-                src_field=src, dst_field=dst, n_bits=bits, src_ofs=src_bit, dst_ofs=dst_bit
+                src_field=_nxm(src),
+                dst_field=_nxm(dst),
+                n_bits=bits,
+                src_ofs=src_bit,
+                dst_ofs=dst_bit,
             )
         case DecTtl():
             return parser.OFPActionDecNwTtl()
@@ -207,6 +220,13 @@ def add_flow(flow: Flow, xid: int = 0) -> bytes:
     )
 
 
+def delete_flow(flow: Flow) -> bytes:
+    """A message that deletes exactly ``flow``."""
+    return _flow_mod(
+        ofp.OFPFC_DELETE_STRICT, flow.table, flow.priority, _cookie(flow), _match(flow.match)
+    )
+
+
 _ANY = _match(())
 
 
@@ -225,16 +245,20 @@ def with_xid(message: bytes, xid: int) -> bytes:
 # --- meters -------------------------------------------------------------------------------------
 
 
+METER_EXISTS = (ofp.OFPET_METER_MOD_FAILED, ofp.OFPMMFC_METER_EXISTS)
+"""The error (type, code) that ``set_meter`` may cause and that means nothing."""
+
+
 def set_meter(punt: Punt, rate: int) -> list[bytes]:
-    """Messages that make the meter of ``punt`` pass ``rate`` packets/s, whatever it did before."""
+    """Messages that make the meter of ``punt`` pass ``rate`` packets/s, whether it exists or not.
+
+    Deleting it first would take the flows that use it along.
+    """
     out = []
-    for command, bands in (
-        (ofp.OFPMC_DELETE, []),
-        (ofp.OFPMC_ADD, [parser.OFPMeterBandDrop(rate=rate, burst_size=rate)]),
-    ):
-        message = parser.OFPMeterMod(
-            _PROTOCOL, command, ofp.OFPMF_PKTPS | ofp.OFPMF_BURST | ofp.OFPMF_STATS, punt, bands
-        )
+    for command in (ofp.OFPMC_ADD, ofp.OFPMC_MODIFY):
+        flags = ofp.OFPMF_PKTPS | ofp.OFPMF_BURST | ofp.OFPMF_STATS
+        band = parser.OFPMeterBandDrop(rate=rate, burst_size=rate)
+        message = parser.OFPMeterMod(_PROTOCOL, command, flags, punt, [band])
         message.set_xid(0)
         message.serialize()
         out.append(bytes(message.buf))

@@ -34,6 +34,10 @@ class BindingKey(NamedTuple):
     ipv4: IPv4Address
     psid: int
 
+    @classmethod
+    def from_numbers(cls, ipv4: int, psid: int) -> BindingKey:
+        return cls(IPv4Address(ipv4), psid)
+
     def __str__(self) -> str:
         return f"{self.ipv4}/{self.psid}"
 
@@ -134,7 +138,7 @@ class BindingTable:
         configured prefix holds the address, ValueError if PSID or parameters do not fit the
         prefix.
         """
-        self._check(binding)
+        self.check(binding)
         existing = self._by_key.get(binding.key)
         if existing is not None:
             raise BindingConflict(existing)
@@ -145,10 +149,18 @@ class BindingTable:
 
         Raises UnknownPrefix and ValueError as ``add`` does.
         """
-        self._check(binding)
+        self.check(binding)
         old = self.remove(binding.key)
         self._put(binding)
         return old
+
+    def expired(self, now: float) -> list[BindingKey]:
+        """The keys of the bindings whose lifetime ended at or before ``now`` (Unix time)."""
+        return [
+            key
+            for key, binding in self._by_key.items()
+            if binding.expires_at is not None and binding.expires_at <= now
+        ]
 
     def remove(self, key: BindingKey) -> Binding | None:
         """Remove and return the binding with this key, None if there is none."""
@@ -160,7 +172,8 @@ class BindingTable:
                 del self._by_lwb4[binding.lwb4]
         return binding
 
-    def _check(self, binding: Binding) -> None:
+    def check(self, binding: Binding) -> None:
+        """Raise UnknownPrefix or ValueError unless the binding fits a configured prefix."""
         prefix = self.prefix_of(binding.ipv4)
         if binding.params != prefix.params:
             raise ValueError(

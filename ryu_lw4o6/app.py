@@ -1,0 +1,98 @@
+"""The Ryu application: ``ryu-manager ryu_lw4o6.app rest.app --lw4o6-config FILE``.
+
+Only Ryu's events are handled here. A connection's session does the work, in a greenlet of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ryu.base import app_manager
+from ryu.controller import ofp_event
+from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
+from ryu.lib import hub
+from ryu.ofproto import ofproto_v1_3
+
+from ryu_lw4o6 import channel
+from ryu_lw4o6.context import LwaftrContext
+from ryu_lw4o6.service import StoreUnavailable
+
+LOG = logging.getLogger(__name__)
+
+EXPIRY_TICK = 1.0
+EXIT_CRASH = 70
+
+channel.install()
+
+
+def fatal(function: Callable[..., None]) -> Callable[..., None]:
+    """A fault nobody foresaw ends the process, to be started again with the state it had stored.
+
+    Ryu would log it and go on with half the work done.
+    """
+
+    @functools.wraps(function)
+    def guarded(*args: Any) -> None:
+        try:
+            function(*args)
+        except Exception:
+            LOG.critical("unforeseen fault in %s; ending", function.__qualname__, exc_info=True)
+            logging.shutdown()
+            os._exit(EXIT_CRASH)
+
+    return guarded
+
+
+class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
+    OFP_VERSIONS = [ofproto_v1_3.OFP_VERSION]  # noqa: RUF012 (Ryu's way)
+    _CONTEXTS = {"lwaftr": LwaftrContext}  # noqa: RUF012
+
+    def __init__(self, *args: Any, lwaftr: LwaftrContext, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._service = lwaftr.service
+        hub.spawn(self._expire)
+
+    @set_ev_cls(ofp_event.EventOFPStateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])
+    @fatal
+    def _state_change(self, event: Any) -> None:
+        datapath = event.datapath
+        if datapath.id is None:  # it went before it said who it was
+            return
+        switch = self._service.switch(datapath.id)
+        if switch is None:
+            if event.state == MAIN_DISPATCHER:
+                LOG.error(
+                    "no instance has datapath id %016x (from %s); closing the connection",
+                    datapath.id, datapath.address[0],
+                )  # fmt: skip
+                datapath.close()
+        elif event.state == MAIN_DISPATCHER:
+            LOG.info("%s: connected from %s", switch.instance.name, datapath.address[0])
+            session = switch.connect(datapath)
+            hub.spawn(fatal(session.run))
+            hub.spawn(fatal(switch.probe), session)
+        else:
+            LOG.warning("%s: disconnected", switch.instance.name)
+            switch.disconnect(datapath)
+
+    @set_ev_cls(ofp_event.EventOFPPortStateChange, MAIN_DISPATCHER)
+    @fatal
+    def _port_state_change(self, event: Any) -> None:
+        switch = self._service.switch(event.datapath.id)
+        if switch is not None and switch.session is not None:
+            switch.session.touch_ports()
+
+    @fatal
+    def _expire(self) -> None:
+        while True:
+            hub.sleep(EXPIRY_TICK)
+            try:
+                for key in self._service.expire(time.time()):
+                    LOG.info("binding %s expired", key)
+            except StoreUnavailable as error:
+                LOG.error("expired bindings stay until the store is back: %s", error)

@@ -1,0 +1,251 @@
+"""The one way bindings change: check, keep in the store, tell the switches.
+
+A change is acknowledged when the store has committed it. From then on it is the switches' flows
+that follow, through each session, and a restarted controller finds it in the store.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import eventlet.semaphore
+import eventlet.tpool
+
+from openflow_rules.encode import FlowStats
+from openflow_rules.tables import CLASS_MASK, Count, CookieClass, Drop, cookie
+from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, BindingTable, Origin
+from ryu_lw4o6.core.settings import Settings
+from ryu_lw4o6.session import SessionError, State
+from ryu_lw4o6.store import Store, StoreError
+from ryu_lw4o6.switchboard import Switch
+
+LOG = logging.getLogger(__name__)
+
+
+class SwitchState(enum.StrEnum):
+    """How far a binding has come on one switch."""
+
+    PENDING = "pending"
+    APPLIED = "applied"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A binding on one instance. ``error`` is the switch's own words when it failed."""
+
+    state: SwitchState
+    error: str | None = None
+
+
+class StaticBinding(ValueError):
+    """The binding comes from the configuration file, which is the only place to change it."""
+
+    def __init__(self, key: BindingKey) -> None:
+        super().__init__(f"{key} is a static binding of the configuration file")
+        self.key = key
+
+
+class StoreUnavailable(Exception):
+    """The store did not take the change; nothing was changed."""
+
+
+class Service:
+    """What the controller knows and does, for the Ryu app and for REST."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self.settings = settings
+        self.table = BindingTable(settings.prefixes)
+        self.by_name = {i.name: Switch(i, self.table) for i in settings.instances}
+        self._store = store
+        # Changes are checked against the table, stored, then put into the table; the store may
+        # make a greenlet wait, so they go one at a time.
+        self._changing = eventlet.semaphore.Semaphore()
+        for binding in settings.bindings:
+            self.table.add(binding)
+        self._load()
+
+    def _load(self) -> None:
+        loaded = self._store.load()
+        for problem in loaded.problems:
+            LOG.error("store: %s", problem)
+        expired, now = [], time.time()
+        for binding in loaded.bindings:
+            if binding.expires_at is not None and binding.expires_at <= now:
+                expired.append(binding.key)
+                continue
+            try:
+                self.table.add(binding)
+            except ValueError as error:
+                LOG.error("store: binding %s is kept but not used: %s", binding.key, error)
+        self._store.save([], expired)
+        LOG.info(
+            "%d bindings: %d from the configuration, %d from the store",
+            len(self.table), len(self.settings.bindings),
+            len(self.table) - len(self.settings.bindings),
+        )  # fmt: skip
+
+    def switch(self, datapath_id: int) -> Switch | None:
+        """The switch of the instance with this datapath id."""
+        instance = self.settings.instance(datapath_id)
+        return None if instance is None else self.by_name[instance.name]
+
+    # --- bindings -------------------------------------------------------------------------------
+
+    def create(self, bindings: Sequence[Binding], *, replace: bool = False) -> None:
+        """Add bindings, all or none; with ``replace`` they take the place of those with their
+        keys. On return the store has committed them.
+
+        Raises BindingConflict, UnknownPrefix, StaticBinding, ValueError, StoreUnavailable.
+        """
+        with self._changing:
+            seen: dict[BindingKey, Binding] = {}
+            for binding in bindings:
+                self.table.check(binding)
+                existing = self.table.get(binding.key)
+                if existing is not None and existing.origin is Origin.STATIC:
+                    raise StaticBinding(binding.key)
+                if binding.key in seen:
+                    raise BindingConflict(seen[binding.key])
+                if existing is not None and not replace:
+                    raise BindingConflict(existing)
+                seen[binding.key] = binding
+            self._save(bindings, [])
+            for binding in bindings:
+                self.table.replace(binding)
+        self._touch(seen)
+
+    def delete(self, keys: Sequence[BindingKey]) -> list[Binding]:
+        """Remove bindings, all or none, and return them.
+
+        Raises KeyError for a key that is not there, StaticBinding, StoreUnavailable.
+        """
+        with self._changing:
+            keys = list(dict.fromkeys(keys))
+            gone = []
+            for key in keys:
+                existing = self.table.get(key)
+                if existing is None:
+                    raise KeyError(key)
+                if existing.origin is Origin.STATIC:
+                    raise StaticBinding(key)
+                gone.append(existing)
+            self._save([], keys)
+            for key in keys:
+                self.table.remove(key)
+        self._touch(keys)
+        return gone
+
+    def expire(self, now: float) -> list[BindingKey]:
+        """Remove the bindings whose lifetime is over. Raises StoreUnavailable."""
+        with self._changing:
+            keys = self.table.expired(now)
+            if keys:
+                self._save([], keys)
+                for key in keys:
+                    self.table.remove(key)
+        self._touch(keys)
+        return keys
+
+    def _save(self, put: Sequence[Binding], delete: Sequence[BindingKey]) -> None:
+        try:
+            eventlet.tpool.execute(self._store.save, put, delete)
+        except StoreError as error:
+            raise StoreUnavailable(str(error)) from error
+
+    def _touch(self, keys: Iterable[BindingKey]) -> None:
+        keys = list(keys)
+        for switch in self.by_name.values():
+            switch.touch(keys)
+
+    # --- how far the switches are -----------------------------------------------------------------
+
+    def applied(self, key: BindingKey) -> dict[str, Applied]:
+        """The state of a binding on every instance that carries it, by instance name."""
+        binding = self.table.get(key)
+        states = {}
+        for name, switch in self.by_name.items():
+            if binding is not None and switch.instance.carries(binding):
+                states[name] = _applied(switch, key)
+        return states
+
+    def wait_applied(self, keys: Sequence[BindingKey], timeout: float) -> bool:
+        """Wait until every connected switch has confirmed what the table says of ``keys``.
+
+        False when ``timeout`` seconds pass first, a switch refuses one of them, or no switch is
+        connected.
+        """
+        deadline = time.monotonic() + timeout
+        connected = [switch for switch in self.by_name.values() if switch.session is not None]
+        if not connected:
+            return False
+        for switch in connected:
+            while True:
+                session = switch.session
+                if session is None:
+                    return False
+                if any(session.failure(key) for key in keys):
+                    return False
+                if not any(session.pending(key) for key in keys):
+                    break
+                left = deadline - time.monotonic()
+                if left <= 0 or not session.wait_progress(left):
+                    return False
+        return True
+
+    def switches(self) -> list[dict[str, Any]]:
+        """The state of every switch, ready for JSON."""
+        return [switch.status() for switch in self.by_name.values()]
+
+    def counters(self) -> list[dict[str, Any]]:
+        """Every counter of every connected switch, read from the switch now.
+
+        Raises TimeoutError when a switch does not answer.
+        """
+        return [
+            {"instance": name, "connected": switch.session is not None,
+             "counters": _counters(switch)}
+            for name, switch in self.by_name.items()
+        ]  # fmt: skip
+
+    def close(self) -> None:
+        self._store.close()
+
+
+def _applied(switch: Switch, key: BindingKey) -> Applied:
+    session = switch.session
+    if session is None or session.pending(key):
+        return Applied(SwitchState.PENDING)
+    error = session.failure(key)
+    return Applied(SwitchState.APPLIED if error is None else SwitchState.FAILED, error)
+
+
+def _counters(switch: Switch) -> dict[str, dict[str, int]]:
+    session = switch.session
+    if session is None or session.state is not State.READY:
+        return {}
+    named: list[tuple[CookieClass, type[Count] | type[Drop], str]] = [
+        (CookieClass.COUNT, Count, ""), (CookieClass.DROP, Drop, "drop_"),
+    ]  # fmt: skip
+    counters: dict[str, dict[str, int]] = {}
+    for kind, names, prefix in named:
+        totals = {int(name): [0, 0] for name in names}
+
+        def take(flow: FlowStats, totals: dict[int, list[int]] = totals) -> None:
+            total = totals.setdefault(flow.cookie & 0xFFFF, [0, 0])
+            total[0] += flow.packets
+            total[1] += flow.bytes
+
+        try:
+            session.dump(take, cookie=cookie(kind), cookie_mask=CLASS_MASK)
+        except SessionError as error:
+            raise TimeoutError(f"{switch.instance.name}: {error}") from error
+        for name in names:
+            packets, size = totals[int(name)]
+            counters[prefix + name.name.lower()] = {"packets": packets, "bytes": size}
+    return counters
