@@ -48,6 +48,16 @@ def fatal(function: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
+def _on(event: Any, states: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Handle a Ryu event, in these states of the connection."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        handler: Callable[..., None] = set_ev_cls(event, states)(fatal(function))
+        return handler
+
+    return decorate
+
+
 class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
     OFP_VERSIONS = [ofproto_v1_3.OFP_VERSION]  # noqa: RUF012 (Ryu's way)
     _CONTEXTS = {"lwaftr": LwaftrContext}  # noqa: RUF012
@@ -57,8 +67,7 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
         self._service = lwaftr.service
         hub.spawn(self._expire)
 
-    @set_ev_cls(ofp_event.EventOFPStateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])
-    @fatal
+    @_on(ofp_event.EventOFPStateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])
     def _state_change(self, event: Any) -> None:
         datapath = event.datapath
         if datapath.id is None:  # it went before it said who it was
@@ -80,8 +89,7 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
             LOG.warning("%s: disconnected", switch.instance.name)
             switch.disconnect(datapath)
 
-    @set_ev_cls(ofp_event.EventOFPPortStateChange, MAIN_DISPATCHER)
-    @fatal
+    @_on(ofp_event.EventOFPPortStateChange, MAIN_DISPATCHER)
     def _port_state_change(self, event: Any) -> None:
         switch = self._service.switch(event.datapath.id)
         if switch is not None and switch.session is not None:

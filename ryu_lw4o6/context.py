@@ -71,9 +71,10 @@ def _claim(what: str, host: str, port: int) -> socket.socket:
     a network namespace, and goes when the process does, however it dies; trying the port itself
     finds anybody else who has it.
     """
+    option = "--ofp-tcp-listen-port" if what == "OpenFlow" else "--wsapi-port"
     in_use = (
-        f"{what}: port {port} is in use by another process. Another controller is running here; "
-        f"stop it or choose another port with --{'ofp-tcp-listen-port' if what == 'OpenFlow' else 'wsapi-port'}."
+        f"{what}: port {port} is in use by another process, probably another controller. "
+        f"Stop it, or choose another port with {option}."
     )
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

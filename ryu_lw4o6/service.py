@@ -17,7 +17,7 @@ import eventlet.semaphore
 import eventlet.tpool
 
 from openflow_rules.encode import FlowStats
-from openflow_rules.tables import CLASS_MASK, Count, CookieClass, Drop, cookie
+from openflow_rules.tables import CLASS_MASK, CookieClass, Count, Drop, cookie
 from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, BindingTable, Origin
 from ryu_lw4o6.core.settings import Settings
 from ryu_lw4o6.session import SessionError, State

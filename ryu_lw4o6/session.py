@@ -374,23 +374,29 @@ class Session:
     def _commit(
         self, batch: dict[BindingKey, None], pipeline_messages: list[bytes]
     ) -> dict[BindingKey, str]:
-        """Send one bundle and wait for the barrier. A bundle is all or nothing: the bindings that
-        the switch refuses are left out and the rest is sent again. Gives those refused."""
+        """Send one bundle and wait for the barrier. Gives the bindings that the switch refused.
+
+        Depending on when it finds fault with a message, Open vSwitch takes nothing of a bundle or
+        all the rest of it. So after an error the rest is sent again, and what there may be of the
+        refused bindings is deleted, which is right in both cases.
+        """
         refused: dict[BindingKey, str] = {}
-        while batch or pipeline_messages:
+        doomed: list[BindingKey] = []
+        while batch or doomed or pipeline_messages:
             first = self._xid
             key_of: dict[int, BindingKey] = {}
-            self._send_all(self._bundle(batch, pipeline_messages, key_of))
+            self._send_all(self._bundle(batch, doomed, pipeline_messages, key_of))
             self._barrier()
             errors = self._errors_since(first)
             if not errors:
-                self._on_switch.difference_update(batch)
+                self._on_switch.difference_update(batch, doomed)
                 self._on_switch.update(key for key in batch if self._wanted(key))
                 break
             bad = {key_of[xid]: str(error) for xid, error in errors.items() if xid in key_of}
             if not bad:
                 raise SessionError(f"the switch refused a bundle: {next(iter(errors.values()))}")
             refused.update(bad)
+            doomed = list(bad)
             batch = {key: None for key in batch if key not in bad}
         return refused
 
@@ -401,6 +407,7 @@ class Session:
     def _bundle(
         self,
         batch: Iterable[BindingKey],
+        doomed: Iterable[BindingKey],
         pipeline_messages: list[bytes],
         key_of: dict[int, BindingKey],
     ) -> Iterator[bytes]:
@@ -409,6 +416,8 @@ class Session:
             yield encode.in_bundle(encode.with_xid(message, self._next_xid()))
         encoder, on_switch, get = self._encoder, self._on_switch, self._table.get
         carries = self.instance.carries
+        for key in doomed:
+            yield encoder.delete_bundled(binding_cookie(key), self._next_xid())
         for key in batch:
             xid = self._next_xid()
             key_of[xid] = key

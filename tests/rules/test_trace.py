@@ -1,0 +1,303 @@
+"""What a real Open vSwitch does with the rules, one packet at a time (ofproto/trace).
+
+Ports and PSIDs are worked out by hand in samples.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from openflow_rules import encode
+from openflow_rules.compiler import pipeline
+from openflow_rules.tables import CookieClass, Count, Drop, Punt, cookie
+from ryu_lw4o6.core.settings import IcmpPolicy, br_tag
+from tests.rules.samples import ANYCAST, BINDINGS, NEXT_HOP_MAC, PORTS, SECOND_BR, instance
+from tests.support.openflow import Connection
+from tests.support.ovs import Ovs
+
+NIC4_MAC = "02:00:00:00:04:01"
+TOO_BIG = "drop_downstream_too_big"
+"""A trace shows both outcomes of check_pkt_larger, since the datapath decides by packet."""
+
+
+class Bridge:
+    def __init__(self, ovs: Ovs) -> None:
+        self._ovs = ovs
+
+    def program(self, **options: object) -> None:
+        lwaftr = instance(**options)  # type: ignore[arg-type]
+        encoder = encode.BindingEncoder(lwaftr)
+        connection = Connection(self._ovs.directory / "br0.mgmt")
+        try:
+            self._ovs("ovs-ofctl", "-OOpenFlow13", "del-flows", "br0")
+            connection.send(m for punt in Punt for m in encode.set_meter(punt, 100))
+            flows = pipeline(lwaftr, PORTS, NEXT_HOP_MAC)
+            assert connection.send(encode.add_flow(flow) for flow in flows) == []
+            assert connection.send(encoder.add(binding, 7) for binding in BINDINGS) == []
+        finally:
+            connection.close()
+
+    def trace(self, packet: str) -> str:
+        return self._ovs("ovs-appctl", "ofproto/trace", "br0", packet)
+
+
+@pytest.fixture(scope="module")
+def bridge(ovs: Ovs) -> Bridge:
+    bridge = Bridge(ovs)
+    bridge.program()
+    return bridge
+
+
+@pytest.fixture
+def reprogram(bridge: Bridge) -> Iterator[Bridge]:
+    """For tests with another configuration; the usual one is put back."""
+    yield bridge
+    bridge.program()
+
+
+def names(trace: str) -> set[str]:
+    """The counters that a packet passed, by name."""
+    found = set()
+    for text in re.findall(r"cookie (0x[0-9a-f]+)", trace):
+        value = int(text, 16)
+        kind, number = value >> 56, value & 0xFFFF
+        if kind == CookieClass.DROP:
+            found.add(f"drop_{Drop(number).name.lower()}")
+        elif kind == CookieClass.COUNT:
+            found.add(Count(number).name.lower())
+    return found
+
+
+def binding_of(trace: str) -> set[str]:
+    """The bindings (IPv4/PSID) whose flows a packet passed."""
+    values = (int(text, 16) for text in re.findall(r"cookie (0x[0-9a-f]+)", trace))
+    return {
+        f"{value >> 40 & 0xFF}.{value >> 32 & 0xFF}.{value >> 24 & 0xFF}.{value >> 16 & 0xFF}"
+        f"/{value & 0xFFFF}"
+        for value in values
+        if value >> 56 == CookieClass.BINDING
+    }
+
+
+def megaflow(trace: str) -> str:
+    return re.search(r"^Megaflow: (.*)$", trace, re.M).group(1)  # type: ignore[union-attr]
+
+
+def up(protocol: str, lwb4: int, source: str, rest: str, br: object = ANYCAST) -> str:
+    """A packet out of a softwire, as the shim hands it over."""
+    mac = "" if "dl_src" in rest else ",dl_src=02:4b:00:00:00:00"
+    return (
+        f"in_port=3,{protocol},dl_dst=02:4b:00:00:00:01{mac},nw_ttl=64,"
+        f"tun_ipv6_src=2001:db8:b4::{lwb4},tun_ipv6_dst={br},"
+        f"nw_src={source},{rest}"
+    )
+
+
+def down(protocol: str, destination: str, rest: str) -> str:
+    """A packet from the Internet, as the shim hands it over."""
+    mac = "" if "dl_src" in rest else f",dl_src={NEXT_HOP_MAC}"
+    return (
+        f"in_port=2,{protocol},dl_dst={NIC4_MAC}{mac},nw_ttl=64,"
+        f"nw_src=198.51.100.200,nw_dst={destination},{rest}"
+    )
+
+
+INTERNET = "nw_dst=198.51.100.200"
+OUT4 = f"set(eth(dst={NEXT_HOP_MAC}))"
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        up("udp", 1, "192.0.2.1", f"{INTERNET},udp_src=1072,udp_dst=53"),  # first of PSID 3
+        up("tcp", 1, "192.0.2.1", f"{INTERNET},tcp_src=64575,tcp_dst=80"),  # last of PSID 3
+        up("icmp", 1, "192.0.2.1", f"{INTERNET},icmp_type=8,dl_src=02:4b:04:3f:04:3f"),
+        up("udp", 2, "192.0.2.1", f"{INTERNET},udp_src=1088,udp_dst=53"),  # first of PSID 4
+        up("tcp", 3, "203.0.113.5", f"{INTERNET},tcp_src=7,tcp_dst=80"),  # full: any port
+        up("icmp", 3, "203.0.113.5", f"{INTERNET},icmp_type=8,dl_src=02:4b:00:01:00:01"),
+        up("ip,nw_proto=47", 3, "203.0.113.5", INTERNET),  # full: any protocol
+        up("udp", 3, "203.0.113.5", f"{INTERNET},nw_frag=later"),  # full: fragments
+        up("icmp", 3, "203.0.113.5", f"{INTERNET},nw_frag=later,dl_src=02:4c:00:00:00:00"),
+        up("tcp", 4, "198.18.0.7", f"{INTERNET},tcp_src=16384,tcp_dst=80", SECOND_BR),
+        up("tcp", 4, "198.18.0.7", f"{INTERNET},tcp_src=32767,tcp_dst=80", SECOND_BR),
+    ],
+)
+def test_upstream_packet_of_a_binding_goes_to_the_next_hop(bridge: Bridge, packet: str) -> None:
+    trace = bridge.trace(packet)
+    assert names(trace) == {"from_softwire", "to_internet"}
+    assert len(binding_of(trace)) == 1
+    assert f"set_field:{NEXT_HOP_MAC}->eth_dst" in trace
+    assert "output:2" in trace
+
+
+@pytest.mark.parametrize(
+    ("packet", "drop"),
+    [
+        # one below and one above the first range of PSID 3, and another range's neighbour
+        (up("udp", 1, "192.0.2.1", f"{INTERNET},udp_src=1071"), Drop.UPSTREAM_NO_BINDING),
+        (up("udp", 1, "192.0.2.1", f"{INTERNET},udp_src=1088"), Drop.UPSTREAM_NO_BINDING),
+        (up("tcp", 1, "192.0.2.1", f"{INTERNET},tcp_src=64576"), Drop.UPSTREAM_NO_BINDING),
+        # somebody else's address, an unknown lwB4, the wrong br-address
+        (up("udp", 1, "192.0.2.2", f"{INTERNET},udp_src=1072"), Drop.UPSTREAM_NO_BINDING),
+        (up("udp", 9, "192.0.2.1", f"{INTERNET},udp_src=1072"), Drop.UPSTREAM_NO_BINDING),
+        (up("udp", 1, "192.0.2.1", f"{INTERNET},udp_src=1072", SECOND_BR),
+         Drop.UPSTREAM_NO_BINDING),
+        (up("tcp", 4, "198.18.0.7", f"{INTERNET},tcp_src=16383", SECOND_BR),
+         Drop.UPSTREAM_NO_BINDING),
+        (up("tcp", 4, "198.18.0.7", f"{INTERNET},tcp_src=32768", SECOND_BR),
+         Drop.UPSTREAM_NO_BINDING),
+        # PSID bits 3, but the A field is zero: port 0x0030 = 48, and 0x03f0 at the edge
+        (up("udp", 1, "192.0.2.1", f"{INTERNET},udp_src=48"), Drop.UPSTREAM_EXCLUDED_PORT),
+        (up("tcp", 1, "192.0.2.1", f"{INTERNET},tcp_src=1023"), Drop.UPSTREAM_EXCLUDED_PORT),
+        (up("icmp", 1, "192.0.2.1", f"{INTERNET},icmp_type=8,dl_src=02:4b:00:30:00:30"),
+         Drop.UPSTREAM_EXCLUDED_PORT),
+        (up("udp", 1, "10.0.0.1", f"{INTERNET},udp_src=1072"), Drop.UPSTREAM_NOT_SERVED),
+        (up("ip,nw_proto=47", 1, "192.0.2.1", INTERNET), Drop.UPSTREAM_PROTOCOL),
+        (up("udp", 1, "192.0.2.1", f"{INTERNET},nw_frag=later"), Drop.UPSTREAM_FRAGMENT),
+        (up("icmp", 1, "192.0.2.1", f"{INTERNET},icmp_type=5,dl_src=02:4c:00:00:00:00"),
+         Drop.UPSTREAM_ICMP),
+        (up("icmp", 3, "203.0.113.5", f"{INTERNET},icmp_type=5,dl_src=02:4c:00:00:00:00"),
+         Drop.UPSTREAM_ICMP),
+        (up("udp", 1, "192.0.2.1", f"{INTERNET},udp_src=1072").replace("nw_ttl=64", "nw_ttl=1"),
+         Drop.UPSTREAM_TTL_EXPIRED),
+        ("in_port=3,arp,dl_src=02:4b:00:00:00:00", Drop.SOFTWIRE_NOT_IPV4),
+    ],
+)  # fmt: skip
+def test_upstream_packet_that_breaks_a_rule_is_dropped_by_name(
+    bridge: Bridge, packet: str, drop: Drop
+) -> None:
+    trace = bridge.trace(packet)
+    assert f"drop_{drop.name.lower()}" in names(trace)
+    assert "to_internet" not in names(trace)
+    assert "output:2" not in trace
+
+
+@pytest.mark.parametrize(
+    ("packet", "lwb4", "br"),
+    [
+        (down("udp", "192.0.2.1", "udp_dst=1072"), 1, ANYCAST),
+        (down("tcp", "192.0.2.1", "tcp_dst=64575"), 1, ANYCAST),
+        (down("tcp", "192.0.2.1", "tcp_dst=1088"), 2, ANYCAST),
+        (down("icmp", "192.0.2.1", "icmp_type=0,dl_src=02:4b:04:30:04:30"), 1, ANYCAST),
+        # an ICMP error that quotes a packet from the subscriber's port 0x0430 to port 80
+        (down("icmp", "192.0.2.1", "icmp_type=3,dl_src=02:4b:04:30:00:50"), 1, ANYCAST),
+        (down("ip,nw_proto=47", "203.0.113.5", ""), 3, ANYCAST),
+        (down("udp", "203.0.113.5", "nw_frag=later"), 3, ANYCAST),
+        (down("tcp", "198.18.0.7", "tcp_dst=20000"), 4, SECOND_BR),
+    ],
+)
+def test_downstream_packet_goes_to_the_lwb4_that_owns_the_port(
+    bridge: Bridge, packet: str, lwb4: int, br: object
+) -> None:
+    trace = bridge.trace(packet)
+    assert names(trace) == {"from_internet", "to_softwire", TOO_BIG}
+    assert f"set_field:2001:db8:b4::{lwb4}->tun_ipv6_dst" in trace
+    assert f"set_field:{br}->tun_ipv6_src" in trace
+    tag = br_tag(br).to_bytes(4, "big").hex(":")  # type: ignore[arg-type]
+    assert f"set_field:02:4b:{tag}->eth_dst" in trace
+    assert "dec_ttl" in trace
+
+
+@pytest.mark.parametrize(
+    ("packet", "drop"),
+    [
+        (down("udp", "192.0.2.1", "udp_dst=1071"), Drop.DOWNSTREAM_NO_BINDING),
+        (down("udp", "192.0.2.9", "udp_dst=1072"), Drop.DOWNSTREAM_NO_BINDING),
+        (down("udp", "203.0.113.6", "udp_dst=1072"), Drop.DOWNSTREAM_NO_BINDING),
+        (down("tcp", "192.0.2.1", "tcp_dst=48"), Drop.DOWNSTREAM_EXCLUDED_PORT),
+        (down("icmp", "192.0.2.1", "icmp_type=8,dl_src=02:4b:00:30:00:30"),
+         Drop.DOWNSTREAM_EXCLUDED_PORT),
+        (down("ip,nw_proto=50", "192.0.2.1", ""), Drop.DOWNSTREAM_PROTOCOL),
+        (down("udp", "192.0.2.1", "nw_frag=later"), Drop.DOWNSTREAM_FRAGMENT),
+        (down("icmp", "192.0.2.1", "icmp_type=5,dl_src=02:4c:00:00:00:00"), Drop.DOWNSTREAM_ICMP),
+        (down("udp", "198.51.100.1", "udp_dst=53"), Drop.TO_LWAFTR),
+        (down("udp", "8.8.8.8", "udp_dst=53"), Drop.DOWNSTREAM_NOT_SERVED),
+        (down("udp", "192.0.2.1", "udp_dst=1072").replace("nw_ttl=64", "nw_ttl=1"),
+         Drop.DOWNSTREAM_TTL_EXPIRED),
+        ("in_port=2,dl_type=0x88cc", Drop.UNCLASSIFIED),
+        ("in_port=1,ip", Drop.UNCLASSIFIED),
+        ("in_port=1,ipv6,ipv6_dst=2001:db8:9::9", Drop.NOT_FOR_US),
+    ],
+)  # fmt: skip
+def test_downstream_packet_that_breaks_a_rule_is_dropped_by_name(
+    bridge: Bridge, packet: str, drop: Drop
+) -> None:
+    trace = bridge.trace(packet)
+    assert f"drop_{drop.name.lower()}" in names(trace)
+    assert "to_softwire" not in names(trace)
+
+
+def test_hairpin_is_checked_at_both_ends(bridge: Bridge) -> None:
+    trace = bridge.trace(up("udp", 1, "192.0.2.1", "nw_dst=192.0.2.1,udp_src=1072,udp_dst=1088"))
+    assert names(trace) == {"from_softwire", "hairpinned", "to_softwire", TOO_BIG}
+    assert binding_of(trace) == {"192.0.2.1/3", "192.0.2.1/4"}
+    assert "set_field:2001:db8:b4::2->tun_ipv6_dst" in trace
+    assert trace.count("dec_ttl") == 1  # one router, one hop
+    # the wrong source does not get through to the other end
+    trace = bridge.trace(up("udp", 1, "192.0.2.1", "nw_dst=192.0.2.1,udp_src=1088,udp_dst=1072"))
+    assert "hairpinned" not in names(trace)
+
+
+def test_hairpin_of_an_icmp_error_uses_the_port_of_each_side(bridge: Bridge) -> None:
+    """lwB4 1 complains about a packet from lwB4 2 (port 1088 = 0x440) to its port 1072 (0x430):
+    its own side is the quoted destination, the other side the quoted source."""
+    trace = bridge.trace(
+        up("icmp", 1, "192.0.2.1", "nw_dst=192.0.2.1,icmp_type=3,dl_src=02:4b:04:40:04:30")
+    )
+    assert binding_of(trace) == {"192.0.2.1/3", "192.0.2.1/4"}
+    assert "to_softwire" in names(trace)
+
+
+def test_policies(reprogram: Bridge) -> None:
+    policy = IcmpPolicy(unknown_lwb4=False, inbound=False)
+    reprogram.program(hairpinning=False, icmp=policy)
+    hairpin = up("udp", 1, "192.0.2.1", "nw_dst=192.0.2.1,udp_src=1072,udp_dst=1088")
+    assert "drop_hairpin_disabled" in names(reprogram.trace(hairpin))
+    echo = down("icmp", "192.0.2.1", "icmp_type=0,dl_src=02:4b:04:30:04:30")
+    assert "drop_inbound_icmp_disabled" in names(reprogram.trace(echo))
+    unknown = reprogram.trace(up("udp", 9, "192.0.2.1", f"{INTERNET},udp_src=1072"))
+    assert "drop_upstream_no_binding" in names(unknown)
+    assert "CONTROLLER" not in unknown
+
+
+def test_one_datapath_flow_serves_a_whole_port_set(bridge: Bridge) -> None:
+    """Two ports of one set are covered by one megaflow: only PSID bits, and what it takes to
+    tell an excluded port, are looked at."""
+    first = megaflow(bridge.trace(down("udp", "192.0.2.1", "udp_dst=0x8430")))
+    second = megaflow(bridge.trace(down("udp", "192.0.2.1", "udp_dst=0xbc3f")))
+    assert first == second
+    assert "tp_dst=0x8030/0x83f0" in first
+
+
+def test_arp_for_our_addresses_is_answered_by_the_switch(bridge: Bridge) -> None:
+    for target in ("198.51.100.1", "192.0.2.77", "203.0.113.5"):
+        trace = bridge.trace(
+            "in_port=2,arp,dl_src=02:00:00:00:00:77,arp_op=1,arp_spa=198.51.100.200,"
+            f"arp_sha=02:00:00:00:00:77,arp_tpa={target}"
+        )
+        assert "IN_PORT" in trace
+        final = re.search(r"^Final flow: (.*)$", trace, re.M).group(1)  # type: ignore[union-attr]
+        assert f"arp_spa={target},arp_tpa=198.51.100.200,arp_op=2" in final
+        assert f"arp_sha={NIC4_MAC},arp_tha=02:00:00:00:00:77" in final
+        assert f"dl_src={NIC4_MAC},dl_dst=02:00:00:00:00:77" in final
+    trace = bridge.trace("in_port=2,arp,arp_op=1,arp_spa=198.51.100.200,arp_tpa=198.51.100.9")
+    assert names(trace) == {"drop_arp_ignored"}
+
+
+def test_arp_of_the_next_hop_is_shown_to_the_controller(bridge: Bridge) -> None:
+    trace = bridge.trace("in_port=2,arp,arp_op=2,arp_spa=198.51.100.254,arp_tpa=198.51.100.1")
+    assert f"cookie {cookie(CookieClass.PUNT, Punt.ARP):#x}" in trace
+    assert "CONTROLLER" in trace
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["2001:db8:1::1", "2001:db8:ffff::1", "2001:db8:ffff::2", "ff02::1:ff00:1", "fe80::1"],
+)
+def test_ipv6_for_the_lwaftr_goes_to_local(bridge: Bridge, address: str) -> None:
+    trace = bridge.trace(f"in_port=1,icmp6,ipv6_src=2001:db8:1::fe,ipv6_dst={address}")
+    assert "LOCAL" in trace.split("bridge(")[1]
+    assert names(trace) == set()
