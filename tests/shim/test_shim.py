@@ -1,0 +1,450 @@
+"""The shim on real interfaces, checked byte by byte.
+
+A pair of veths stands for each NIC: ``eth6`` and ``eth4`` are the NICs that the shim is attached
+to, ``wire6`` and ``wire4`` their far ends. A raw socket on ``eth6`` is where Open vSwitch sits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scapy.all import ICMP, IP, TCP, UDP, Ether, HBHOptUnknown, IPv6, IPv6ExtHdrDestOpt, Raw
+
+from ryu_lw4o6.core.binding import Prefix
+from ryu_lw4o6.core.portset import PortParams
+from ryu_lw4o6.core.settings import Datapath, Instance, Ipv4Side, Ipv6Side, br_tag
+from ryu_lw4o6.softwire import shim
+from tests.support.netns import Wire, inside, namespace
+from tests.support.ovs import run
+
+AFTR = IPv6Address("2001:db8:ffff::1")
+SECOND = IPv6Address("2001:db8:ffff::2")
+LWB4 = "2001:db8:b4::1"
+NIC6, ROUTER6 = "02:00:00:00:06:01", "02:00:00:00:06:fe"
+NIC4, ROUTER4 = "02:00:00:00:04:01", "02:00:00:00:04:fe"
+
+INSTANCE = Instance(
+    name="lwaftr1",
+    datapath_id=1,
+    ipv6=Ipv6Side("eth6", IPv6Interface("2001:db8:1::1/64"), None, 1500),
+    ipv4=Ipv4Side("eth4", IPv4Interface("198.51.100.1/24"), IPv4Address("198.51.100.254")),
+    aftr_addresses=(AFTR, SECOND),
+    prefixes=(Prefix(IPv4Network("192.0.2.0/24"), PortParams(6, 6)),),
+)
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[str]:
+    with namespace() as name:
+        for nic, mac in (("6", NIC6), ("4", NIC4)):
+            run(
+                "ip", "-n", name, "link", "add", f"eth{nic}", "address", mac, "type", "veth",
+                "peer", "name", f"wire{nic}",
+            )  # fmt: skip
+            for end in ("eth", "wire"):
+                path = f"/proc/sys/net/ipv6/conf/{end}{nic}/disable_ipv6"
+                run("ip", "netns", "exec", name, "sh", "-c", f"echo 1 > {path}")
+                run("ip", "-n", name, "link", "set", f"{end}{nic}", "mtu", "1600", "up")
+        with inside(name):
+            yield name
+
+
+@dataclasses.dataclass
+class Ends:
+    eth6: Wire
+    wire6: Wire
+    eth4: Wire
+    wire4: Wire
+
+
+@pytest.fixture
+def ends(place: str) -> Iterator[Ends]:
+    shim.attach(INSTANCE)
+    wires = [Wire(name) for name in ("eth6", "wire6", "eth4", "wire4")]
+    yield Ends(*wires)
+    for wire in wires:
+        wire.close()
+    shim.detach(INSTANCE)
+
+
+def softwire(inner: object, *, nh: int = 4, dst: object = AFTR, **fields: int) -> bytes:
+    """A frame from the access network: Ethernet, IPv6, and what is inside."""
+    body = inner if isinstance(inner, bytes) else bytes(inner)  # type: ignore[call-overload]
+    header = IPv6(src=LWB4, dst=str(dst), nh=nh, hlim=63, plen=len(body), **fields)
+    return bytes(Ether(src=ROUTER6, dst=NIC6, type=0x86DD) / header) + body
+
+
+def as_gre(wire_frame: bytes, marks: str = "024b00000000", inner_at: int = 54) -> bytes:
+    """The same packet as Open vSwitch is to see it, built from RFC 2784 and the mark by hand."""
+    length = int.from_bytes(wire_frame[18:20], "big") - (inner_at - 54) + 18
+    ipv6 = wire_frame[14:18] + length.to_bytes(2, "big") + bytes([47]) + wire_frame[21:54]
+    gre = bytes.fromhex("00006558")
+    ethernet = bytes.fromhex("024b00000001" + marks + "0800")
+    return wire_frame[:14] + ipv6 + gre + ethernet + wire_frame[inner_at:]
+
+
+def inner(payload: object, **fields: object) -> bytes:
+    return bytes(IP(src="192.0.2.1", dst="198.51.100.200", ttl=64, **fields) / payload)
+
+
+def counters() -> dict[str, int]:
+    return shim.status(INSTANCE).counters
+
+
+UDP_PACKET = inner(UDP(sport=1072, dport=53) / b"question")
+
+
+@pytest.mark.parametrize("size", [0, 8, 1412])
+def test_softwire_packet_comes_in_as_gre(ends: Ends, size: int) -> None:
+    frame = softwire(inner(UDP(sport=1072, dport=53) / bytes(size)), tc=0x28, fl=0x12345)
+    ends.wire6.send(frame)
+    assert ends.eth6.receive() == as_gre(frame)
+    assert counters()["translated_in"] == 1
+
+
+def test_ethernet_padding_is_no_part_of_the_packet(ends: Ends) -> None:
+    frame = softwire(inner(UDP(sport=1072, dport=53)))
+    ends.wire6.send(frame + b"\xaa" * 7)
+    assert ends.eth6.receive() == as_gre(frame) + b"\xaa" * 7
+
+
+ECHO = inner(ICMP(type=8, id=0x0437, seq=1) / b"ping")
+QUOTED_UDP = bytes(IP(src="198.51.100.200", dst="192.0.2.1") / UDP(sport=53, dport=0x0433))[:28]
+QUOTED_TCP = bytes(
+    IP(src="198.51.100.200", dst="192.0.2.1", options=b"\x01" * 8) / TCP(sport=80, dport=0x0431)
+)[:36]
+QUOTED_ECHO = bytes(IP(src="198.51.100.200", dst="192.0.2.1") / ICMP(type=0, id=0x0439))[:28]
+
+
+@pytest.mark.parametrize(
+    ("packet", "mark"),
+    [
+        (ECHO, "024b04370437"),
+        (inner(ICMP(type=0, id=0xFFFE)), "024bfffefffe"),
+        # an error from the lwB4: its own port is the quoted destination, 53 the far side
+        (inner(ICMP(type=3, code=3) / QUOTED_UDP), "024b00350433"),
+        (inner(ICMP(type=11) / QUOTED_TCP), "024b00500431"),
+        (inner(ICMP(type=12) / QUOTED_ECHO), "024b04390439"),
+        (inner(ICMP(type=8, id=0x0437) / b"x", options=b"\x01" * 4), "024b04370437"),
+        # no port to be had: redirect, a quote cut short, a quoted fragment or query, a fragment
+        (inner(ICMP(type=5) / QUOTED_UDP), "024c00000000"),
+        (inner(ICMP(type=13) / bytes(12)), "024c00000000"),
+        (inner(ICMP(type=3) / QUOTED_UDP[:27]), "024c00000000"),
+        (inner(ICMP(type=3) / bytes(IP(src="1.1.1.1", dst="192.0.2.1", frag=7, proto=17)
+                                   / bytes(8))), "024c00000000"),
+        (inner(ICMP(type=3) / bytes(IP(dst="192.0.2.1") / ICMP(type=13) / bytes(12))),
+         "024c00000000"),
+        (inner(ICMP(type=3) / bytes(IP(dst="192.0.2.1", proto=47) / bytes(8))), "024c00000000"),
+        (inner(Raw(bytes(16)), proto=1, frag=3), "024c00000000"),
+        # a first fragment still has its identifier
+        (inner(ICMP(type=8, id=0x0437) / bytes(8), flags="MF"), "024b04370437"),
+    ],
+)  # fmt: skip
+def test_icmp_names_its_ports(ends: Ends, packet: bytes, mark: str) -> None:
+    frame = softwire(packet)
+    ends.wire6.send(frame)
+    assert ends.eth6.receive() == as_gre(frame, mark)
+    # The same packet from the Internet: only eth_src changes, and is always overwritten.
+    plain = bytes(Ether(src="02:4b:11:22:33:44", dst=NIC4, type=0x0800)) + packet
+    ends.wire4.send(plain)
+    assert ends.eth4.receive() == plain[:6] + bytes.fromhex(mark) + plain[12:]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "0400 04 01 04 01 00 00"  # encapsulation limit 4 and PadN, as Linux sends it
+        "",
+        "0400 01 04 00000000",  # PadN alone
+        "0400 000000000000",  # Pad1 alone
+        "0400 1e 04 01020304",  # an unknown option whose type says skip (RFC 8200 section 4.2)
+    ],
+)
+def test_destination_options_are_stripped(ends: Ends, options: str) -> None:
+    frame = softwire(bytes.fromhex(options) + ECHO, nh=60)
+    ends.wire6.send(frame)
+    assert ends.eth6.receive() == as_gre(frame, "024b04370437", inner_at=62)
+    assert counters()["options_stripped"] == 1
+
+
+def test_scapy_agrees_about_the_encapsulation_limit(ends: Ends) -> None:
+    options = IPv6ExtHdrDestOpt(nh=4, options=[HBHOptUnknown(otype=4, optdata=b"\x04")])
+    frame = bytes(
+        Ether(src=ROUTER6, dst=NIC6) / IPv6(src=LWB4, dst=str(AFTR)) / options / Raw(UDP_PACKET)
+    )
+    ends.wire6.send(frame)
+    received = ends.eth6.receive()
+    assert received is not None
+    assert received[72:] == UDP_PACKET
+
+
+GRE_FRAME = as_gre(softwire(UDP_PACKET))
+
+
+@pytest.mark.parametrize(
+    ("frame", "counter"),
+    [
+        (GRE_FRAME, "refused_gre_from_wire"),
+        (softwire(b"\x60" + UDP_PACKET[1:]), "refused_not_ipv4"),
+        (softwire(b"\x44" + UDP_PACKET[1:]), "refused_truncated"),  # IHL 4
+        (softwire(UDP_PACKET[:19]), "refused_truncated"),
+        (softwire(UDP_PACKET)[:-1], "refused_truncated"),  # shorter than its IPv6 length
+        (softwire(UDP_PACKET[:2] + b"\xff\xff" + UDP_PACKET[4:]), "refused_truncated"),
+        (softwire(bytes.fromhex("0401 0401040100000000000000000000") + UDP_PACKET, nh=60),
+         "refused_options"),  # 16 bytes of options
+        (softwire(bytes.fromhex("0400 c3 04 00000000") + UDP_PACKET, nh=60), "refused_options"),
+        (softwire(bytes.fromhex("0400 04 05 00000000") + UDP_PACKET, nh=60), "refused_options"),
+        (softwire(bytes.fromhex("0400 0401"), nh=60), "refused_truncated"),
+    ],
+)  # fmt: skip
+def test_what_is_no_softwire_packet_is_refused(ends: Ends, frame: bytes, counter: str) -> None:
+    ends.wire6.send(frame)
+    assert ends.eth6.receive(0.2) is None
+    assert {k: v for k, v in counters().items() if v and k.startswith("ref")} == {counter: 1}
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        softwire(UDP_PACKET, dst="2001:db8:ffff::3"),  # not an address of ours
+        as_gre(softwire(UDP_PACKET, dst="2001:db8:ffff::3")),
+        softwire(bytes(UDP(sport=546, dport=547)), nh=17),
+        softwire(bytes.fromhex("3a00 0104 00000000") + bytes(8), nh=60),  # options, then ICMPv6
+        softwire(bytes.fromhex("04000000 00000001") + UDP_PACKET, nh=44),  # an IPv6 fragment
+        bytes(Ether(src=ROUTER6, dst=NIC6, type=0x0806)) + bytes(46),
+        bytes(Ether(src=ROUTER6, dst=NIC6, type=0x0800)) + UDP_PACKET,
+    ],
+)
+def test_everything_else_is_left_alone(ends: Ends, frame: bytes) -> None:
+    ends.wire6.send(frame)
+    assert ends.eth6.receive() == frame
+
+
+def from_ovs(br: IPv6Address, packet: bytes, tag: int | None = None) -> bytes:
+    """A frame as Open vSwitch sends it: the outer source is LOCAL's address, whatever br is."""
+    mac = bytes.fromhex("024b") + (br_tag(br) if tag is None else tag).to_bytes(4, "big")
+    ethernet = mac + bytes.fromhex("0204fe000001") + b"\x08\x00"
+    body = bytes.fromhex("00006558") + ethernet + packet
+    header = IPv6(src="2001:db8:1::1", dst=LWB4, nh=47, hlim=255, plen=len(body), tc=0x28)
+    return bytes(Ether(src=NIC6, dst=ROUTER6, type=0x86DD) / header) + body
+
+
+@pytest.mark.parametrize("br", [AFTR, SECOND])
+@pytest.mark.parametrize("size", [0, 1432])
+def test_gre_leaves_as_a_softwire_packet(ends: Ends, br: IPv6Address, size: int) -> None:
+    """1460 bytes of IPv4 fill a wire MTU of 1500: the GRE form is longer, and must pass."""
+    packet = bytes(IP(src="198.51.100.200", dst="192.0.2.1") / UDP(sport=53, dport=1072)
+                   / bytes(size))  # fmt: skip
+    ends.eth6.send(from_ovs(br, packet))
+    expected = bytes(
+        Ether(src=NIC6, dst=ROUTER6)
+        / IPv6(src=str(br), dst=LWB4, nh=4, hlim=255, tc=0x28, plen=len(packet))
+        / Raw(packet)
+    )
+    assert ends.wire6.receive() == expected
+    assert counters()["translated_out"] == 1
+
+
+def test_unknown_br_tag_is_refused(ends: Ends) -> None:
+    with pytest.raises(OSError, match="No buffer space"):  # the sender is told
+        ends.eth6.send(from_ovs(AFTR, UDP_PACKET, tag=0x12345678))
+    assert ends.wire6.receive(0.2) is None
+    assert counters()["refused_unknown_br_tag"] == 1
+
+
+def test_other_frames_leave_untouched(ends: Ends) -> None:
+    for frame in (
+        softwire(UDP_PACKET),
+        softwire(bytes.fromhex("00000800") + UDP_PACKET, nh=47, dst=LWB4),
+        bytes(Ether(src=NIC6, dst=ROUTER6, type=0x0806)) + bytes(46),
+    ):
+        ends.eth6.send(frame)
+        assert ends.wire6.receive() == frame
+
+
+@pytest.mark.parametrize("source", ["02:4b:00:00:00:00", "02:4b:04:37:04:37", "02:4c:00:00:00:00"])
+def test_ipv4_nic_puts_its_own_address_back(ends: Ends, source: str) -> None:
+    ends.eth4.send(bytes(Ether(src=source, dst=ROUTER4, type=0x0800)) + UDP_PACKET)
+    assert ends.wire4.receive() == bytes(Ether(src=NIC4, dst=ROUTER4, type=0x0800)) + UDP_PACKET
+
+
+def test_ipv4_nic_leaves_other_frames_alone(ends: Ends) -> None:
+    out = bytes(Ether(src="02:4a:00:00:00:00", dst=ROUTER4, type=0x0800)) + UDP_PACKET
+    ends.eth4.send(out)
+    assert ends.wire4.receive() == out
+    into = bytes(Ether(src="02:4b:00:00:00:00", dst=NIC4, type=0x0800)) + UDP_PACKET
+    ends.wire4.send(into)
+    assert ends.eth4.receive() == into
+
+
+def test_addresses_change_while_packets_flow(ends: Ends) -> None:
+    third = IPv6Address("2001:db8:ffff::3")
+    ends.wire6.send(softwire(UDP_PACKET))
+    assert ends.eth6.receive() == as_gre(softwire(UDP_PACKET))
+    shim.attach(dataclasses.replace(INSTANCE, aftr_addresses=(SECOND, third)))
+    assert shim.status(INSTANCE).addresses == (SECOND, third)
+    assert counters()["translated_in"] == 1  # the same maps: nothing was loaded anew
+    ends.wire6.send(softwire(UDP_PACKET))
+    assert ends.eth6.receive() == softwire(UDP_PACKET)
+    ends.wire6.send(softwire(UDP_PACKET, dst=third))
+    assert ends.eth6.receive() == as_gre(softwire(UDP_PACKET, dst=third))
+
+
+def test_a_newer_shim_replaces_an_older_one(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shim, "_digest", lambda source: b"another!")
+    assert not shim.status(INSTANCE).current
+    shim.attach(INSTANCE)
+    assert shim.status(INSTANCE).current
+    ends.wire6.send(softwire(UDP_PACKET))
+    assert ends.eth6.receive() == as_gre(softwire(UDP_PACKET))
+    assert counters()["translated_in"] == 1
+    for file in shim.CACHE.glob(f"*{b'another!'.hex()}*"):
+        file.unlink()
+
+
+def compiled(directory: Path, section: str) -> str:
+    """Somebody else's program, which passes everything (XDP_PASS is 2; tc takes 2 for a drop,
+    which does not matter here)."""
+    source, target = directory / "other.c", directory / "other.o"
+    source.write_text(f'__attribute__((section("{section}"))) int other(void *c) {{ return 2; }}')
+    run("clang", "-O2", "-g", "-target", "bpf", "-c", str(source), "-o", str(target))
+    return str(target)
+
+
+def state() -> list[str]:
+    return [
+        run("ip", "link", "show", device).stdout.split("\n")[0] for device in ("eth6", "eth4")
+    ] + [run("tc", "qdisc", "show", "dev", device).stdout for device in ("eth6", "eth4")]
+
+
+def test_detach_leaves_nothing_and_keeps_what_is_not_ours(place: str, tmp_path: Path) -> None:
+    shim.detach(INSTANCE)
+    run("ip", "link", "set", "eth6", "mtu", "1500")
+    before = state()
+    for _ in range(2):
+        shim.attach(INSTANCE)
+    assert shim.status(INSTANCE).attached
+    assert "mtu 1518" in run("ip", "link", "show", "eth6").stdout
+    for _ in range(2):
+        shim.detach(INSTANCE)
+    assert state() == before
+    assert not shim.status(INSTANCE).attached
+    assert not list(Path("/run").glob("lw4o6-bpf-*"))
+    # a filter of somebody else stays, and with it the qdisc
+    run("tc", "qdisc", "add", "dev", "eth6", "clsact")
+    other = compiled(tmp_path, "tc")
+    run("tc", "filter", "add", "dev", "eth6", "egress", "pref", "7", "bpf", "da", "obj", other,
+        "sec", "tc")  # fmt: skip
+    shim.attach(INSTANCE)
+    shim.detach(INSTANCE)
+    left = run("tc", "filter", "show", "dev", "eth6", "egress").stdout
+    assert "pref 7 bpf" in left
+    assert shim._PREF not in left
+    run("tc", "qdisc", "del", "dev", "eth6", "clsact")
+
+
+def test_kernel_datapath_keeps_its_ingress(place: str) -> None:
+    kernel = dataclasses.replace(INSTANCE, datapath=Datapath.KERNEL)
+    shim.attach(kernel)
+    try:
+        assert shim.status(kernel).attached
+        assert run("tc", "filter", "show", "dev", "eth6", "ingress").stdout == ""
+    finally:
+        shim.detach(kernel)
+
+
+def missing_interface(monkeypatch: pytest.MonkeyPatch) -> Instance:
+    return dataclasses.replace(INSTANCE, ipv4=dataclasses.replace(INSTANCE.ipv4, port="eth9"))
+
+
+def missing_clang(monkeypatch: pytest.MonkeyPatch) -> Instance:
+    tools = Path(os.environ["PYTEST_TMP"]) / "tools"
+    tools.mkdir(exist_ok=True)
+    for tool in ("ip", "tc", "bpftool", "mount", "umount"):
+        (tools / tool).unlink(missing_ok=True)
+        (tools / tool).symlink_to(shutil.which(tool) or f"/usr/sbin/{tool}")
+    monkeypatch.setenv("PATH", str(tools))
+    monkeypatch.setattr(shim, "CACHE", tools / "cache")
+    return INSTANCE
+
+
+def not_root(monkeypatch: pytest.MonkeyPatch) -> Instance:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    return INSTANCE
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "suggestion"),
+    [
+        (missing_interface, "there is no interface eth9", "ip link"),
+        (missing_clang, "clang is not installed", "apt-get install clang"),
+        (not_root, "only root may load BPF programs", "sudo"),
+    ],
+)
+def test_what_is_missing_is_said(
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Callable[[pytest.MonkeyPatch], Instance],
+    reason: str,
+    suggestion: str,
+) -> None:
+    monkeypatch.setenv("PYTEST_TMP", str(tmp_path))
+    instance = fault(monkeypatch)
+    with pytest.raises(shim.ShimError) as caught:
+        shim.attach(instance)
+    assert reason in caught.value.reason
+    assert suggestion in caught.value.suggestion
+    monkeypatch.undo()
+    assert not shim.status(INSTANCE).attached
+
+
+def test_a_foreign_xdp_program_is_not_replaced(place: str, tmp_path: Path) -> None:
+    run("ip", "link", "set", "eth4", "xdp", "obj", compiled(tmp_path, "xdp"), "sec", "xdp")
+    try:
+        with pytest.raises(shim.ShimError, match="another XDP program"):
+            shim.attach(INSTANCE)
+    finally:
+        run("ip", "link", "set", "eth4", "xdp", "off")
+
+
+SEEDS = [
+    softwire(UDP_PACKET), softwire(ECHO), GRE_FRAME,
+    softwire(inner(ICMP(type=3) / QUOTED_TCP)),
+    softwire(bytes.fromhex("0400040104010000") + ECHO, nh=60),
+]  # fmt: skip
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**32), st.integers(0, 6))
+def test_mutated_frames_are_translated_refused_or_left_alone(
+    ends: Ends, seed: int, flips: int
+) -> None:
+    dice = random.Random(seed)
+    frame = bytearray(dice.choice(SEEDS))
+    for _ in range(flips):
+        frame[dice.randrange(12, len(frame))] = dice.randrange(256)
+    frame = frame[: dice.choice([len(frame), dice.randrange(14, len(frame))])]
+    sent = bytes(frame)
+    before = counters() if flips == 0 else None
+    ends.wire6.send(sent)
+    received = ends.eth6.receive(0.02)
+    if received is None or received == sent:
+        return
+    assert before is None or counters()["translated_in"] > before["translated_in"]
+    # Translated: a softwire to one of our addresses, with the IPv4 packet as it was.
+    assert sent[20] in (4, 60)
+    assert sent[38:54] in (AFTR.packed, SECOND.packed)
+    inner_at = 54 if sent[20] == 4 else 62
+    assert received[72:] == sent[inner_at:]
+    assert received[20] == 47
+    assert received[54:58] == bytes.fromhex("00006558")
