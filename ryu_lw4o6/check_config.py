@@ -1,0 +1,51 @@
+"""``lw4o6 check-config FILE``: what the controller would say of a configuration, without it."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ryu_lw4o6.cli_support import read
+
+
+def register(subparsers: Any) -> None:
+    """Add the command to ``lw4o6``."""
+    parser = subparsers.add_parser(
+        "check-config",
+        help="check a configuration file",
+        description="Print every problem of a configuration file, or a summary of what it says.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="configuration file")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = read(args.file)
+    by_prefix = Counter(
+        str(prefix.network)
+        for binding in settings.bindings
+        for prefix in settings.prefixes
+        if binding.ipv4 in prefix.network
+    )
+    print(f"{args.file}: correct")
+    for prefix in settings.prefixes:
+        params = prefix.params
+        kind = (
+            f"PSID offset {params.psid_offset}, length {params.psid_length}: "
+            f"{params.psid_count} port sets of {params.port_count()} ports"
+            if params.shared
+            else "full addresses"
+        )
+        print(
+            f"  prefix {prefix.network}: {kind}; {by_prefix[str(prefix.network)]} static bindings"
+        )
+    for instance in settings.instances:
+        print(
+            f"  instance {instance.name}: datapath id {instance.datapath_id:016x}, "
+            f"{instance.ipv6.port} {', '.join(map(str, instance.aftr_addresses))} <-> "
+            f"{instance.ipv4.port} {instance.ipv4.address} by {instance.ipv4.next_hop}"
+        )
+    print(f"  store {settings.store_url.split('@')[-1]}")
+    return 0

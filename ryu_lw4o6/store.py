@@ -1,0 +1,223 @@
+"""Where bindings survive: SQLite by default, PostgreSQL by another URL.
+
+The table is meant to be read by people and by other programs: addresses are text in their
+canonical form. ``save`` returns when the database has made the change durable.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from ryu_lw4o6.core.binding import Binding, BindingKey, Origin
+from ryu_lw4o6.core.portset import PortParams
+
+SCHEMA_VERSION = 1
+_BUSY_SECONDS = 10
+
+_METADATA = sa.MetaData()
+_VERSION = sa.Table("lw4o6_schema", _METADATA, sa.Column("version", sa.Integer, primary_key=True))
+_BINDINGS = sa.Table(
+    "bindings",
+    _METADATA,
+    sa.Column("ipv4", sa.String(15), primary_key=True),
+    sa.Column("psid_length", sa.SmallInteger, primary_key=True),
+    sa.Column("psid", sa.Integer, primary_key=True),
+    sa.Column("psid_offset", sa.SmallInteger, nullable=False),
+    sa.Column("lwb4", sa.String(39), nullable=False, index=True),
+    sa.Column("br_address", sa.String(39)),
+    sa.Column("origin", sa.String(16), nullable=False),
+    sa.Column("expires_at", sa.Double, index=True),
+)
+
+
+class StoreError(Exception):
+    """``reason`` says what went wrong, ``suggestion`` what to do about it."""
+
+    def __init__(self, reason: str, suggestion: str) -> None:
+        super().__init__(f"{reason}. {suggestion}")
+        self.reason = reason
+        self.suggestion = suggestion
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The bindings of the store, and what it holds that is none."""
+
+    bindings: list[Binding]
+    problems: list[str]
+
+
+class Store:
+    """May be used from several threads. Everything raises StoreError."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._url = sa.make_url(url)
+            self._sqlite = self._url.get_backend_name() == "sqlite"
+            if self._sqlite:
+                self._prepare_directory()
+            self._engine = sa.create_engine(
+                self._url,
+                pool_pre_ping=not self._sqlite,
+                connect_args={"timeout": _BUSY_SECONDS} if self._sqlite else {},
+            )
+        except (exc.ArgumentError, exc.NoSuchModuleError, ImportError) as error:
+            raise StoreError(
+                f"no store at {url.split('@')[-1]}: {error}",
+                "Check the store URL; PostgreSQL needs the psycopg package",
+            ) from error
+        if self._sqlite:
+            sa.event.listen(self._engine, "connect", _durable)
+        with self._guard(), self._engine.begin() as connection:
+            _METADATA.create_all(connection)
+            version = connection.scalar(sa.select(sa.func.max(_VERSION.c.version)))
+            if version is None:
+                connection.execute(_VERSION.insert().values(version=SCHEMA_VERSION))
+        if version is not None and version > SCHEMA_VERSION:
+            raise StoreError(
+                f"the store has schema version {version}, this program knows {SCHEMA_VERSION}",
+                "Use the version of lw4o6 that wrote it, or a newer one",
+            )
+
+    def load(self) -> Loaded:
+        """Every binding in the store."""
+        bindings: list[Binding] = []
+        problems: list[str] = []
+        columns = (
+            _BINDINGS.c.ipv4,
+            _BINDINGS.c.psid,
+            _BINDINGS.c.psid_offset,
+            _BINDINGS.c.psid_length,
+            _BINDINGS.c.lwb4,
+            _BINDINGS.c.br_address,
+            _BINDINGS.c.origin,
+            _BINDINGS.c.expires_at,
+        )
+        parameters: dict[tuple[int, int], PortParams] = {}
+        with self._guard(), self._engine.connect() as connection:
+            rows = connection.execute(sa.select(*columns)).all()
+        for row in rows:
+            ipv4, psid, offset, length, lwb4, br_address, origin, expires_at = row
+            try:
+                if (offset, length) not in parameters:
+                    parameters[offset, length] = PortParams(offset, length)
+                params = parameters[offset, length]
+                params.check_psid(psid)
+                bindings.append(
+                    Binding(
+                        IPv6Address(lwb4),
+                        IPv4Address(ipv4),
+                        psid,
+                        params,
+                        IPv6Address(br_address) if br_address else None,
+                        Origin(origin),
+                        expires_at,
+                    )
+                )
+            except (ValueError, TypeError) as error:
+                problems.append(f"row {ipv4}/{psid} is no binding and is ignored: {error}")
+        return Loaded(bindings, problems)
+
+    def save(self, put: Iterable[Binding], delete: Iterable[BindingKey]) -> None:
+        """Delete, then add or replace, in one transaction."""
+        gone = [{"k_ipv4": str(key.ipv4), "k_psid": key.psid} for key in delete]
+        rows = [_row(binding) for binding in put]
+        if not gone and not rows:
+            return
+        with self._guard(), self._engine.begin() as connection:
+            if gone:
+                connection.execute(_DELETE, gone)
+            if rows:
+                connection.execute(self._upsert(), rows)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _upsert(self) -> Any:
+        if self._sqlite:
+            from sqlalchemy.dialects.sqlite import insert
+        else:
+            from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
+        statement = insert(_BINDINGS)
+        changing = {
+            column.name: statement.excluded[column.name]
+            for column in _BINDINGS.columns
+            if not column.primary_key
+        }
+        return statement.on_conflict_do_update(
+            index_elements=list(_BINDINGS.primary_key), set_=changing
+        )
+
+    def _prepare_directory(self) -> None:
+        name = self._url.database
+        if not name or name == ":memory:":
+            raise StoreError(
+                "a SQLite store needs a file", "Use sqlite:////var/lib/lw4o6/bindings.sqlite"
+            )
+        directory = Path(name).absolute().parent
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{directory} cannot be made: {error.strerror}", "Choose another place"
+            ) from error
+        if not os.access(directory, os.W_OK):
+            raise StoreError(f"{directory} is not writable", "Choose another place")
+
+    def _guard(self) -> _Guard:
+        return _Guard(self._url.render_as_string(hide_password=True))
+
+
+_DELETE = _BINDINGS.delete().where(
+    _BINDINGS.c.ipv4 == sa.bindparam("k_ipv4"), _BINDINGS.c.psid == sa.bindparam("k_psid")
+)
+
+
+class _Guard:
+    """Turns what a database driver raises into StoreError."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, exc.SQLAlchemyError):
+            cause = getattr(error, "orig", None) or error
+            reason = str(cause).strip().splitlines()[0]
+            hint = "Check that the database runs, and that it is ours to write"
+            if "locked" in reason:
+                hint = "Another program holds the database; try again"
+            elif "malformed" in reason or "not a database" in reason:
+                hint = "The file is damaged: restore it, or move it away to start empty"
+            raise StoreError(f"store {self._url}: {reason}", hint) from error
+
+
+def _durable(connection: Any, _record: Any) -> None:
+    """Every new SQLite connection: readers never wait, and a commit is on disk when it returns."""
+    cursor = connection.cursor()
+    cursor.execute("pragma journal_mode=wal")
+    cursor.execute("pragma synchronous=full")
+    cursor.close()
+
+
+def _row(binding: Binding) -> dict[str, Any]:
+    return {
+        "ipv4": str(binding.ipv4),
+        "psid_length": binding.params.psid_length,
+        "psid": binding.psid,
+        "psid_offset": binding.params.psid_offset,
+        "lwb4": str(binding.lwb4),
+        "br_address": str(binding.br_address) if binding.br_address else None,
+        "origin": str(binding.origin),
+        "expires_at": binding.expires_at,
+    }
