@@ -270,7 +270,7 @@ class _Reader:
 
     def _value(
         self,
-        fields_: _Fields,
+        found: _Fields,
         key: str,
         path: str,
         convert: Callable[[str], T],

@@ -1,0 +1,205 @@
+"""Makes an Open vSwitch bridge ready for an instance: ports, addresses, routes, the shim.
+
+What is to be run is planned first, as values, and then run in the network namespace and against
+the ovsdb-server (``OVS_RUNDIR``) of whoever calls.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ryu_lw4o6.core.settings import Datapath, Instance
+from ryu_lw4o6.softwire import shim
+
+DEFAULT_CONTROLLER = "tcp:127.0.0.1:6653"
+HOP_LIMIT = 255
+_OFFLOADS = ("rx", "tx", "gro", "gso", "tso")
+_OVS_SECONDS = "20"
+
+
+class SwitchSetupError(Exception):
+    """``reason`` says what went wrong, ``suggestion`` what to do about it."""
+
+    def __init__(self, reason: str, suggestion: str) -> None:
+        super().__init__(f"{reason}. {suggestion}")
+        self.reason = reason
+        self.suggestion = suggestion
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A command to run. One that ``may_fail`` is a courtesy, such as an offload a NIC lacks."""
+
+    command: tuple[str, ...]
+    may_fail: bool = False
+
+
+def _step(*command: str, may_fail: bool = False) -> Step:
+    return Step(command, may_fail)
+
+
+def _sysctl(name: str, value: str, *, may_fail: bool = False) -> Step:
+    return _step("sh", "-c", f"echo {value} > /proc/sys/net/{name}", may_fail=may_fail)
+
+
+def prepare_nics(instance: Instance) -> Iterator[Step]:
+    """The NICs carry frames for Open vSwitch and nothing of their own."""
+    for nic in (instance.ipv6.port, instance.ipv4.port):
+        for offload in _OFFLOADS:
+            yield _step("ethtool", "-K", nic, offload, "off", may_fail=True)
+        # A link-local address on the NIC would make it a tunnel endpoint of Open vSwitch.
+        yield _sysctl(f"ipv6/conf/{nic}/disable_ipv6", "1")
+        yield _step("ip", "link", "set", "dev", nic, "up")
+
+
+def build_bridge(instance: Instance, hwaddr: str) -> Iterator[Step]:
+    """The bridge with its three ports. LOCAL has the IPv6 NIC's MAC address, for good."""
+    bridge, softwire = instance.bridge, instance.softwire_port
+    yield _step(
+        "ovs-vsctl", f"--timeout={_OVS_SECONDS}",
+        "--may-exist", "add-br", bridge,
+        "--", "set", "bridge", bridge,
+        f"datapath_type={instance.datapath}", "fail_mode=secure", "protocols=OpenFlow13",
+        f"other-config:datapath-id={instance.datapath_id:016x}",
+        "other-config:disable-in-band=true", f'other-config:hwaddr="{hwaddr}"',
+        "--", "--may-exist", "add-port", bridge, instance.ipv6.port,
+        "--", "--may-exist", "add-port", bridge, instance.ipv4.port,
+        "--", "--may-exist", "add-port", bridge, softwire,
+        "--", "set", "interface", softwire, "type=ip6gre", "options:remote_ip=flow",
+        "options:local_ip=flow", "options:tos=inherit", f"options:ttl={HOP_LIMIT}",
+        "--", "set", "interface", bridge, f"mtu_request={local_mtu(instance)}",
+    )  # fmt: skip
+
+
+def local_mtu(instance: Instance) -> int:
+    """The kernel's datapath checks a packet's GRE form against LOCAL's MTU, the userspace
+    datapath checks nothing."""
+    return instance.ipv6.mtu + (shim.ADDED if instance.datapath is Datapath.KERNEL else 0)
+
+
+def address_local(instance: Instance) -> Iterator[Step]:
+    """LOCAL owns the lwAFTR's IPv6 addresses: the kernel answers neighbour discovery for them,
+    and Open vSwitch ends tunnels there."""
+    bridge = instance.bridge
+    yield _sysctl(f"ipv6/conf/{bridge}/accept_ra", "0")
+    yield _step("ip", "link", "set", "dev", bridge, "up")
+    yield _step("ip", "addr", "replace", str(instance.ipv6.address), "dev", bridge, "nodad")
+    for address in instance.aftr_addresses:
+        if address != instance.ipv6.address.ip:
+            yield _step("ip", "addr", "replace", f"{address}/128", "dev", bridge, "nodad")
+    if instance.ipv6.next_hop is not None:
+        yield _step(
+            "ip", "-6", "route", "replace", "default", "via", str(instance.ipv6.next_hop),
+            "dev", bridge,
+        )  # fmt: skip
+
+
+def connect(instance: Instance, controller: str) -> Iterator[Step]:
+    yield _step(
+        "ovs-vsctl", f"--timeout={_OVS_SECONDS}",
+        "set-controller", instance.bridge, controller,
+        "--", "set", "controller", instance.bridge, "connection_mode=out-of-band",
+        "max_backoff=1000",
+    )  # fmt: skip
+
+
+def dismantle(instance: Instance) -> Iterator[Step]:
+    yield _step("ovs-vsctl", f"--timeout={_OVS_SECONDS}", "--if-exists", "del-br", instance.bridge)
+    for nic in (instance.ipv6.port, instance.ipv4.port):
+        for offload in _OFFLOADS:
+            yield _step("ethtool", "-K", nic, offload, "on", may_fail=True)
+        yield _sysctl(f"ipv6/conf/{nic}/disable_ipv6", "0", may_fail=True)
+
+
+def up(instance: Instance, controller: str = DEFAULT_CONTROLLER) -> None:
+    """Build everything, or bring it in line; safe to run again while traffic flows.
+
+    Raises SwitchSetupError and ShimError.
+    """
+    _require_database()
+    hwaddr = _nic_mac(instance.ipv6.port)
+    _nic_mac(instance.ipv4.port)
+    _run(prepare_nics(instance))
+    shim.attach(instance)
+    _run(build_bridge(instance, hwaddr))
+    _run(address_local(instance))
+    # Setting the same controller again would drop the connection.
+    if _output("ovs-vsctl", "get-controller", instance.bridge) != controller:
+        _run(connect(instance, controller))
+
+
+def down(instance: Instance) -> None:
+    """Take everything apart. Raises SwitchSetupError and ShimError."""
+    _require_database()
+    _run(dismantle(instance))
+    shim.detach(instance)
+
+
+def status(instance: Instance) -> list[tuple[str, str]]:
+    """What there is, as (what, state) for people."""
+    _require_database()
+    bridge = instance.bridge
+    if bridge not in _output("ovs-vsctl", "list-br").split():
+        return [("bridge", f"{bridge} does not exist; run lw4o6 switch up")]
+    rows = [("bridge", f"{bridge} ({instance.datapath})")]
+    ports = _output("ovs-vsctl", "list-ports", bridge).split()
+    for port in (instance.ipv6.port, instance.ipv4.port, instance.softwire_port):
+        error = ""
+        if port in ports:
+            error = _output("ovs-vsctl", "get", "interface", port, "error").strip('"[]')
+        rows.append((f"port {port}", error or ("up" if port in ports else "MISSING")))
+    controller = _output("ovs-vsctl", "get-controller", bridge)
+    connected = _output("ovs-vsctl", "--bare", "--columns=is_connected", "list", "controller")
+    state = "connected" if "true" in connected.split() else "not connected"
+    rows.append(("controller", f"{controller or 'none'}: {state}" if controller else "none"))
+    found = shim.status(instance)
+    rows.append(("softwire shim", "attached" if found.attached else "NOT ATTACHED"))
+    return rows
+
+
+def _require_database() -> None:
+    try:
+        done = subprocess.run(
+            ["ovs-vsctl", "--timeout=5", "list-br"], capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        raise SwitchSetupError(
+            "Open vSwitch is not installed", "Install it: apt-get install openvswitch-switch"
+        ) from None
+    if done.returncode:
+        raise SwitchSetupError(
+            f"Open vSwitch does not answer: {done.stderr.strip().splitlines()[-1]}",
+            "Start ovsdb-server and ovs-vswitchd, or set OVS_RUNDIR to where they run",
+        )
+
+
+def _nic_mac(nic: str) -> str:
+    # Not from /sys, which may show the NICs of another network namespace.
+    done = subprocess.run(["ip", "-br", "link", "show", "dev", nic], capture_output=True, text=True)
+    if done.returncode:
+        raise SwitchSetupError(f"there is no interface {nic}", "See ip link for those there are")
+    return done.stdout.split()[2]
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _run(steps: Iterator[Step]) -> None:
+    for step in steps:
+        try:
+            done = subprocess.run(step.command, capture_output=True, text=True)
+        except FileNotFoundError:
+            if step.may_fail:
+                continue
+            raise SwitchSetupError(
+                f"{step.command[0]} is not installed", "Install its Debian package"
+            ) from None
+        if done.returncode and not step.may_fail:
+            lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+            raise SwitchSetupError(
+                f"{' '.join(step.command[:6])} ...: {lines[-1]}", "Are you root?"
+            )
