@@ -1,0 +1,210 @@
+"""What the lab is made of, as values. Nothing is built here.
+
+    host1 -- nat1 == tun1 --.
+    host2 -- nat2 == tun2 ---+-- access ---- lwaftr1 ---- inet
+    host3 -- nat3 == tun3 --'      IPv6        |  Open vSwitch, ryu-manager
+                                               '  of its own
+
+An lwB4 takes two namespaces: ``nat`` does NAPT44 into the port set, ``tun`` encapsulates. The
+kernel's plain IPv6 encapsulation (SRv6 with one segment and no routing header) is RFC 2473 on the
+wire; its route would bypass the NAPT if both were in one namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface
+
+from ryu_lw4o6.core.portset import PortParams
+
+ACCESS_MTU = 1540
+"""The access network carries a full-sized IPv4 packet (1500 bytes) in a softwire."""
+
+INNER_MTU = 1500
+ANYCAST = IPv6Address("2001:db8:ffff::1")
+CORE = IPv6Interface("2001:db8:1::fe/64")
+LWAFTR6 = IPv6Interface("2001:db8:1::1/64")
+LWAFTR4 = "198.51.100.1"
+INTERNET_ROUTER = "198.51.100.254"
+SERVER = IPv4Address("198.18.0.80")
+B4_SOFTWIRE = "192.0.0.2"  # the well-known address of a B4 inside its softwire (RFC 6333 5.7)
+LAN_ROUTER, LAN_HOST = "192.168.1.1", "192.168.1.2"
+SHARED = IPv4Network("192.0.2.0/28")
+FULL = IPv4Network("203.0.113.0/29")
+SHARED_PARAMS = PortParams(6, 6)
+FULL_PARAMS = PortParams(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """One lwB4 and the host behind it."""
+
+    number: int
+    ipv4: IPv4Address
+    psid: int
+    params: PortParams
+
+    @property
+    def host(self) -> str:
+        return f"host{self.number}"
+
+    @property
+    def nat(self) -> str:
+        return f"nat{self.number}"
+
+    @property
+    def tun(self) -> str:
+        return f"tun{self.number}"
+
+    @property
+    def lwb4(self) -> IPv6Address:
+        return IPv6Address(f"2001:db8:b4:{self.number}::1")
+
+    @property
+    def gateway(self) -> IPv6Address:
+        return IPv6Address(f"2001:db8:b4:{self.number}::fe")
+
+    @property
+    def ports(self) -> list[range]:
+        return list(self.params.port_ranges(self.psid))
+
+    def owns(self, port: int) -> bool:
+        return any(port in ports for ports in self.ports)
+
+
+SUBSCRIBERS = (
+    Subscriber(1, IPv4Address("192.0.2.1"), 3, SHARED_PARAMS),
+    Subscriber(2, IPv4Address("192.0.2.1"), 4, SHARED_PARAMS),
+    Subscriber(3, IPv4Address("203.0.113.1"), 0, FULL_PARAMS),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A veth between two nodes; ``mtu`` on both ends."""
+
+    left: str
+    left_name: str
+    right: str
+    right_name: str
+    mtu: int = INNER_MTU
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """``name`` begins every namespace's name, so that several labs can stand side by side."""
+
+    name: str = "lw4o6"
+    subscribers: tuple[Subscriber, ...] = SUBSCRIBERS
+    links: tuple[Link, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        links = [
+            Link("access", "core6", "lwaftr1", "eth6", ACCESS_MTU),
+            Link("lwaftr1", "eth4", "inet", "eth0"),
+        ]
+        for sub in self.subscribers:
+            links += [
+                Link(sub.host, "eth0", sub.nat, "lan"),
+                Link(sub.nat, "softwire", sub.tun, "v4"),
+                Link(sub.tun, "wan", "access", f"sub{sub.number}", ACCESS_MTU),
+            ]
+        object.__setattr__(self, "links", tuple(links))
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        found = dict.fromkeys(node for link in self.links for node in (link.left, link.right))
+        return tuple(found)
+
+    def namespace(self, node: str) -> str:
+        return f"{self.name}-{node}"
+
+    def addresses(self) -> Iterator[tuple[str, list[str]]]:
+        """Commands (arguments of ``ip``) that address and route each node, as (node, command)."""
+        yield "access", ["addr", "add", str(CORE), "dev", "core6", "nodad"]
+        yield "access", ["-6", "route", "add", f"{ANYCAST}/128", "via", str(LWAFTR6.ip)]
+        yield "inet", ["addr", "add", f"{INTERNET_ROUTER}/24", "dev", "eth0"]
+        yield "inet", ["addr", "add", f"{SERVER}/32", "dev", "lo"]
+        for prefix in (SHARED, FULL):
+            yield "inet", ["route", "add", str(prefix), "via", LWAFTR4]
+        for sub in self.subscribers:
+            yield from _subscriber(sub)
+
+    def napt(self, sub: Subscriber) -> str:
+        """An nftables ruleset for the lwB4's NAPT44."""
+        if sub.params.shared:
+            # A map of ranges with the range as key would use the first port of each range only.
+            ranges = ", ".join(
+                f"{i} : {sub.ipv4} . {ports[0]}-{ports[-1]}" for i, ports in enumerate(sub.ports)
+            )
+            count = len(sub.ports)
+            snat = (
+                "meta l4proto { tcp, udp, icmp } snat ip to "
+                f"numgen inc mod {count} map {{ {ranges} }}"
+            )
+        else:
+            snat = f"snat to {sub.ipv4}"
+        return (
+            "table ip napt44 {\n chain post {\n  type nat hook postrouting priority srcnat;\n"
+            f'  oifname "softwire" {snat}\n }}\n}}\n'
+        )
+
+    def softwire_rules(self, sub: Subscriber) -> str:
+        """nftables: only IPv4-in-IPv6 to the lwB4 is decapsulated; the rest stays local."""
+        return (
+            "table ip6 softwire {\n chain pre {\n"
+            "  type filter hook prerouting priority mangle;\n"
+            f"  ip6 nexthdr 4 ip6 daddr {sub.lwb4} meta mark set 44\n }}\n}}\n"
+        )
+
+    def config(self, directory: str) -> str:
+        """The lwAFTR's configuration file."""
+        prefixes = "".join(
+            f"  - {{prefix: {network}, psid_offset: {params.psid_offset}, "
+            f"psid_length: {params.psid_length}}}\n"
+            for network, params in ((SHARED, SHARED_PARAMS), (FULL, FULL_PARAMS))
+        )
+        bindings = "".join(
+            f'  - {{lwb4: "{sub.lwb4}", ipv4: {sub.ipv4}, psid: {sub.psid}}}\n'
+            for sub in self.subscribers[1:]
+        )
+        return (
+            f"store: sqlite:///{directory}/bindings.sqlite\n"
+            f"prefixes:\n{prefixes}"
+            "# The first subscriber's binding is made over REST.\n"
+            f"bindings:\n{bindings}"
+            "instances:\n"
+            "  - name: lwaftr1\n"
+            "    datapath_id: 1\n"
+            f"    aftr_addresses: ['{ANYCAST}']\n"
+            f"    ipv6: {{port: eth6, address: '{LWAFTR6}', next_hop: '{CORE.ip}', "
+            f"mtu: {ACCESS_MTU}}}\n"
+            f"    ipv4: {{port: eth4, address: {LWAFTR4}/24, next_hop: {INTERNET_ROUTER}}}\n"
+        )
+
+
+def _subscriber(sub: Subscriber) -> Iterator[tuple[str, list[str]]]:
+    yield sub.host, ["addr", "add", f"{LAN_HOST}/24", "dev", "eth0"]
+    yield sub.host, ["route", "add", "default", "via", LAN_ROUTER]
+    yield sub.nat, ["addr", "add", f"{LAN_ROUTER}/24", "dev", "lan"]
+    yield sub.nat, ["addr", "add", f"{sub.ipv4}/32", "dev", "softwire"]
+    yield sub.nat, ["route", "add", "default", "via", B4_SOFTWIRE, "dev", "softwire", "onlink"]
+    yield sub.tun, ["addr", "add", f"{B4_SOFTWIRE}/32", "dev", "v4"]
+    yield sub.tun, ["route", "add", f"{sub.ipv4}/32", "dev", "v4"]
+    yield sub.tun, ["addr", "add", f"{sub.lwb4}/64", "dev", "wan", "nodad"]
+    yield sub.tun, ["-6", "route", "add", "default", "via", str(sub.gateway)]
+    yield "access", ["addr", "add", f"{sub.gateway}/64", "dev", f"sub{sub.number}", "nodad"]
+    yield sub.tun, ["sr", "tunsrc", "set", str(sub.lwb4)]
+    yield sub.tun, [
+        "route", "add", "default", "encap", "seg6", "mode", "encap.red", "segs", str(ANYCAST),
+        "dev", "wan", "mtu", str(INNER_MTU),
+    ]  # fmt: skip
+    # The rule for marked packets must come before the table of local addresses.
+    yield sub.tun, ["-6", "rule", "add", "pref", "100", "lookup", "local"]
+    yield sub.tun, ["-6", "rule", "del", "pref", "0"]
+    yield sub.tun, ["-6", "rule", "add", "pref", "10", "fwmark", "44", "lookup", "44"]
+    yield sub.tun, [
+        "-6", "route", "add", f"{sub.lwb4}/128", "encap", "seg6local", "action", "End.DX4",
+        "nh4", "0.0.0.0", "dev", "v4", "table", "44",
+    ]  # fmt: skip
