@@ -45,10 +45,9 @@ class LwaftrContext:
     """Made once by ryu-manager and handed to every app that asks for it in ``_CONTEXTS``."""
 
     def __init__(self) -> None:
-        self._locks = [
-            _claim("OpenFlow", cfg.CONF.ofp_listen_host, cfg.CONF.ofp_tcp_listen_port),
-            _claim("REST", cfg.CONF.wsapi_host, cfg.CONF.wsapi_port),
-        ]
+        self._locks = [_claim("OpenFlow", cfg.CONF.ofp_listen_host, cfg.CONF.ofp_tcp_listen_port)]
+        if "rest.app" in sys.modules:
+            self._locks.append(_claim("REST", cfg.CONF.wsapi_host, cfg.CONF.wsapi_port))
         path = config_path()
         try:
             settings = load(path)

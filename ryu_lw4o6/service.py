@@ -97,49 +97,46 @@ class Service:
 
     # --- bindings -------------------------------------------------------------------------------
 
-    def create(self, bindings: Sequence[Binding], *, replace: bool = False) -> None:
-        """Add bindings, all or none; with ``replace`` they take the place of those with their
-        keys. On return the store has committed them.
+    def change(
+        self,
+        create: Sequence[Binding] = (),
+        replace: Sequence[Binding] = (),
+        delete: Sequence[BindingKey] = (),
+    ) -> None:
+        """Add bindings, put bindings in the place of those with their keys, remove bindings: all
+        of it or nothing. On return the store has committed.
 
-        Raises BindingConflict, UnknownPrefix, StaticBinding, ValueError, StoreUnavailable.
+        Raises BindingConflict, KeyError for a key that is not there, StaticBinding,
+        UnknownPrefix and ValueError as BindingTable does, StoreUnavailable.
         """
         with self._changing:
-            seen: dict[BindingKey, Binding] = {}
-            for binding in bindings:
-                self.table.check(binding)
-                existing = self.table.get(binding.key)
-                if existing is not None and existing.origin is Origin.STATIC:
-                    raise StaticBinding(binding.key)
-                if binding.key in seen:
-                    raise BindingConflict(seen[binding.key])
-                if existing is not None and not replace:
-                    raise BindingConflict(existing)
-                seen[binding.key] = binding
-            self._save(bindings, [])
-            for binding in bindings:
-                self.table.replace(binding)
-        self._touch(seen)
-
-    def delete(self, keys: Sequence[BindingKey]) -> list[Binding]:
-        """Remove bindings, all or none, and return them.
-
-        Raises KeyError for a key that is not there, StaticBinding, StoreUnavailable.
-        """
-        with self._changing:
-            keys = list(dict.fromkeys(keys))
-            gone = []
-            for key in keys:
-                existing = self.table.get(key)
-                if existing is None:
+            gone = dict.fromkeys(delete)
+            for key in gone:
+                self._changeable(key)
+                if key not in self.table:
                     raise KeyError(key)
-                if existing.origin is Origin.STATIC:
-                    raise StaticBinding(key)
-                gone.append(existing)
-            self._save([], keys)
-            for key in keys:
+            put: dict[BindingKey, Binding] = {}
+            for binding in (*create, *replace):
+                self.table.check(binding)
+                self._changeable(binding.key)
+                if binding.key in put:
+                    raise BindingConflict(put[binding.key])
+                put[binding.key] = binding
+            for binding in create:
+                existing = self.table.get(binding.key)
+                if existing is not None and binding.key not in gone:
+                    raise BindingConflict(existing)
+            self._save(list(put.values()), [key for key in gone if key not in put])
+            for key in gone:
                 self.table.remove(key)
-        self._touch(keys)
-        return gone
+            for binding in put.values():
+                self.table.replace(binding)
+        self._touch({**gone, **put})
+
+    def _changeable(self, key: BindingKey) -> None:
+        existing = self.table.get(key)
+        if existing is not None and existing.origin is Origin.STATIC:
+            raise StaticBinding(key)
 
     def expire(self, now: float) -> list[BindingKey]:
         """Remove the bindings whose lifetime is over. Raises StoreUnavailable."""

@@ -334,7 +334,7 @@ class Session:
         self._tell_progress()
 
     def _set_meters(self) -> None:
-        rates = {punt: self.instance.icmp.rate for punt in Punt}
+        rates = dict.fromkeys(Punt, self.instance.icmp.rate)
         rates[Punt.ARP] = ARP_PUNTS_PER_SECOND
         messages = [m for punt, rate in rates.items() for m in encode.set_meter(punt, rate)]
         first = self._xid

@@ -91,6 +91,8 @@ class BindingTable:
     """
 
     def __init__(self, prefixes: Iterable[Prefix]) -> None:
+        self.version = 0
+        """Grows with every change."""
         self._by_key: dict[BindingKey, Binding] = {}
         self._by_lwb4: dict[IPv6Address, dict[BindingKey, None]] = {}
         # Longest prefix first is not needed, prefixes never overlap; a dict per prefix length
@@ -166,6 +168,7 @@ class BindingTable:
         """Remove and return the binding with this key, None if there is none."""
         binding = self._by_key.pop(key, None)
         if binding is not None:
+            self.version += 1
             keys = self._by_lwb4[binding.lwb4]
             del keys[key]
             if not keys:
@@ -184,5 +187,6 @@ class BindingTable:
         binding.params.check_psid(binding.psid)
 
     def _put(self, binding: Binding) -> None:
+        self.version += 1
         self._by_key[binding.key] = binding
         self._by_lwb4.setdefault(binding.lwb4, {})[binding.key] = None

@@ -34,6 +34,7 @@
 #define ADDED 18		/* GRE and inner Ethernet header */
 #define GRE_ETHERNET bpf_htonl(0x00006558)
 #define OPTIONS 8		/* the only length of destination options accepted */
+#define EXTENSIONS 6		/* extension headers looked behind */
 #define ICMP_ECHOREPLY 0	/* RFC 792; <linux/icmp.h> needs headers of the host */
 #define ICMP_DEST_UNREACH 3
 #define ICMP_ECHO 8
@@ -48,11 +49,13 @@ enum counter {
 	PASSED_IN,
 	OPTIONS_STRIPPED,
 	REFUSED_GRE_FROM_WIRE,
+	REFUSED_VLAN,
 	REFUSED_NOT_IPV4,
 	REFUSED_TRUNCATED,
 	REFUSED_OPTIONS,
 	REFUSED_UNKNOWN_BR_TAG,
 	REFUSED_NO_ROOM,
+	REFUSED_GSO,
 	ICMP_MARKED,
 	SOURCE_RESTORED,
 	HIDDEN_FROM_KERNEL,
@@ -82,10 +85,12 @@ struct {
 	__type(value, struct in6_addr);
 } br_addresses SEC(".maps");
 
-/* `digest` says what loaded this, so that a newer source is told from the one that runs. */
+/* All but the MAC address is a note of the loader to itself; nothing else outlives it. */
 struct settings {
 	__u8 ipv4_mac[8];	/* the IPv4 NIC's own MAC address, and padding */
-	__u8 digest[8];
+	__u8 digest[8];		/* tells the source that runs from a newer one */
+	__u32 mtu_before;	/* of the IPv6 NIC */
+	__u32 clsact_made;	/* the qdiscs to remove: bit 0 the IPv6 NIC's, bit 1 the IPv4 NIC's */
 };
 
 struct {
@@ -108,6 +113,13 @@ static __always_inline int refuse(enum counter why)
 {
 	count(why);
 	return XDP_DROP;
+}
+
+/* Not TC_ACT_SHOT: its ENOBUFS makes Open vSwitch give up the rest of the batch it is sending. */
+static __always_inline int refuse_out(enum counter why)
+{
+	count(why);
+	return TC_ACT_STOLEN;
 }
 
 static __always_inline __u32 read16(const __u8 *at)
@@ -213,8 +225,82 @@ static __always_inline int options_acceptable(const __u8 *options)
 	return !skip && !length_next;
 }
 
-/* IPv6 NIC, ingress: what arrives in a softwire becomes what Open vSwitch takes for GRE. */
-SEC("xdp") int softwire_in(struct xdp_md *ctx)
+/*
+ * Moves the Ethernet and IPv6 headers, which may overlap their new place. By words: for memmove()
+ * clang emits 108 single-byte instructions, since it cannot know the alignment.
+ */
+static __always_inline void move_headers(void *to, const void *from)
+{
+	const __u64 *source = from;
+	__u64 a = source[0], b = source[1], c = source[2], d = source[3], e = source[4],
+	      f = source[5], *target = to;
+	__u32 g = *(__u32 *)(from + 48);
+	__u16 h = *(__u16 *)(from + 52);
+
+	target[0] = a;
+	target[1] = b;
+	target[2] = c;
+	target[3] = d;
+	target[4] = e;
+	target[5] = f;
+	*(__u32 *)(to + 48) = g;
+	*(__u16 *)(to + 52) = h;
+}
+
+static __always_inline int is_extension(__u8 next_header)
+{
+	return next_header == IPPROTO_HOPOPTS || next_header == IPPROTO_ROUTING ||
+	       next_header == IPPROTO_FRAGMENT || next_header == IPPROTO_AH ||
+	       next_header == IPPROTO_DSTOPTS;
+}
+
+/*
+ * Whether there is GRE behind the extension headers at `at`, where the kernel and Open vSwitch
+ * would find it as well, and take it for a packet that came through the shim. Longer chains than
+ * any sender has a use for are taken for an attempt at it.
+ */
+static __always_inline int hides_gre(const __u8 *at, const void *end, __u8 next_header)
+{
+#pragma unroll
+	for (int i = 0; i < EXTENSIONS; i++) {
+		__u32 length;
+
+		if (!is_extension(next_header))
+			break;
+		if ((const void *)(at + 8) > end)
+			return 0;
+		length = next_header == IPPROTO_FRAGMENT ? 8 :
+			 next_header == IPPROTO_AH ? (at[1] + 2) * 4 : (at[1] + 1) * 8;
+		if (next_header == IPPROTO_FRAGMENT && (read16(at + 2) & 0xfff8))
+			return at[0] == IPPROTO_GRE;	/* no header follows, but the kernel reassembles */
+		next_header = at[0];
+		at += length;
+	}
+	return next_header == IPPROTO_GRE || is_extension(next_header);
+}
+
+/* A softwire packet in a VLAN would reach the kernel and Open vSwitch past the checks below. */
+static __always_inline int in_vlan(const void *data, const void *end)
+{
+	const __u8 *type = data + ETH_HLEN - 2;
+	const struct ipv6hdr *ip6;
+
+#pragma unroll
+	for (int i = 0; i < 2; i++)
+		if ((const void *)(type + 2) <= end &&
+		    (read16(type) == ETH_P_8021Q || read16(type) == ETH_P_8021AD))
+			type += 4;
+	ip6 = (const void *)(type + 2);
+	if ((const void *)(ip6 + 1) > end || read16(type) != ETH_P_IPV6)
+		return 0;
+	if (ip6->nexthdr != IPPROTO_IPIP && ip6->nexthdr != IPPROTO_GRE &&
+	    !is_extension(ip6->nexthdr))
+		return 0;
+	return bpf_map_lookup_elem(&aftr_addresses, &ip6->daddr) != 0;
+}
+
+/* Wire to Open vSwitch. Returns XDP_PASS for what is to go on, translated or not. */
+static __always_inline int decapsulate(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;
@@ -223,25 +309,32 @@ SEC("xdp") int softwire_in(struct xdp_md *ctx)
 	__u64 ports = 0;
 	__u8 *ip, *gre;
 
-	if (data + INNER > end || eth->h_proto != bpf_htons(ETH_P_IPV6))
+	if (data + INNER > end)
 		return XDP_PASS;
-	if (ip6->nexthdr != IPPROTO_IPIP && ip6->nexthdr != IPPROTO_DSTOPTS &&
-	    ip6->nexthdr != IPPROTO_GRE)
+	if (eth->h_proto != bpf_htons(ETH_P_IPV6)) {
+		if (eth->h_proto != bpf_htons(ETH_P_8021Q) &&
+		    eth->h_proto != bpf_htons(ETH_P_8021AD))
+			return XDP_PASS;
+		return in_vlan(data, end) ? refuse(REFUSED_VLAN) : XDP_PASS;
+	}
+	if (ip6->nexthdr != IPPROTO_IPIP && ip6->nexthdr != IPPROTO_GRE &&
+	    !is_extension(ip6->nexthdr))
 		return XDP_PASS;
 	if (!bpf_map_lookup_elem(&aftr_addresses, &ip6->daddr)) {
 		count(PASSED_IN);
 		return XDP_PASS;
 	}
-	if (ip6->nexthdr == IPPROTO_GRE)	/* Open vSwitch would take it for one of ours */
-		return refuse(REFUSED_GRE_FROM_WIRE);
 
 	payload = bpf_ntohs(ip6->payload_len);
-	if (ip6->nexthdr == IPPROTO_DSTOPTS) {
+	if (ip6->nexthdr != IPPROTO_IPIP) {
 		__u8 *options = data + INNER;
 
-		if ((void *)(options + OPTIONS) > end || payload < OPTIONS)
+		if (ip6->nexthdr == IPPROTO_DSTOPTS &&
+		    ((void *)(options + OPTIONS) > end || payload < OPTIONS))
 			return refuse(REFUSED_TRUNCATED);
-		if (options[0] != IPPROTO_IPIP) {	/* not a softwire packet */
+		if (ip6->nexthdr != IPPROTO_DSTOPTS || options[0] != IPPROTO_IPIP) {
+			if (hides_gre(options, end, ip6->nexthdr))
+				return refuse(REFUSED_GRE_FROM_WIRE);
 			count(PASSED_IN);
 			return XDP_PASS;
 		}
@@ -250,7 +343,7 @@ SEC("xdp") int softwire_in(struct xdp_md *ctx)
 		payload -= OPTIONS;
 		ip6->payload_len = bpf_htons(payload);
 		ip6->nexthdr = IPPROTO_IPIP;
-		__builtin_memmove(data + OPTIONS, data, INNER);
+		move_headers(data + OPTIONS, data);
 		if (bpf_xdp_adjust_head(ctx, OPTIONS))
 			return refuse(REFUSED_NO_ROOM);
 		data = (void *)(long)ctx->data;
@@ -270,38 +363,67 @@ SEC("xdp") int softwire_in(struct xdp_md *ctx)
 	if (ip[9] == IPPROTO_ICMP)
 		ports = icmp_ports(ip, end);
 
-	if (bpf_xdp_adjust_head(ctx, -ADDED))
+	if (payload > 0xffff - ADDED || bpf_xdp_adjust_head(ctx, -ADDED))
 		return refuse(REFUSED_NO_ROOM);
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
 	if (data + INNER + ADDED > end)
 		return refuse(REFUSED_NO_ROOM);
-	__builtin_memmove(data, data + ADDED, INNER);
+	move_headers(data, data + ADDED);
 	ip6 = data + ETH_HLEN;
 	ip6->nexthdr = IPPROTO_GRE;
 	ip6->payload_len = bpf_htons(payload + ADDED);
 	gre = data + INNER;
 	*(__u32 *)gre = GRE_ETHERNET;
-	gre[4] = 0x02;
-	gre[5] = 0x4b;
-	gre[6] = gre[7] = gre[8] = 0;
-	gre[9] = 1;
+	*(__u32 *)(gre + 4) = bpf_htonl(0x024b0000);
+	*(__u16 *)(gre + 8) = bpf_htons(0x0001);
 	write_ports(gre + 10, ports);
-	gre[16] = 0x08;
-	gre[17] = 0x00;
+	*(__u16 *)(gre + 16) = bpf_htons(ETH_P_IP);
 	count(TRANSLATED_IN);
 	return XDP_PASS;
+}
+
+/* Whether the packet is one that Open vSwitch put into a softwire. INNER + ADDED bytes are there. */
+static __always_inline int is_gre_of_ours(const void *data)
+{
+	const struct ethhdr *eth = data;
+	const struct ipv6hdr *ip6 = data + ETH_HLEN;
+	const __u8 *gre = data + INNER;
+
+	return eth->h_proto == bpf_htons(ETH_P_IPV6) && ip6->nexthdr == IPPROTO_GRE &&
+	       *(__u32 *)gre == GRE_ETHERNET && *(__u16 *)(gre + 4) == bpf_htons(0x024b);
+}
+
+/* The outer source address that the inner eth_dst names. */
+static __always_inline struct in6_addr *outer_source(const void *data)
+{
+	__u32 tag = bpf_ntohl(*(__u32 *)(data + INNER + 6));
+
+	return bpf_map_lookup_elem(&br_addresses, &tag);
+}
+
+static __always_inline void finish(void *data, const struct in6_addr *source, __u32 payload)
+{
+	struct ipv6hdr *ip6 = data + ETH_HLEN;
+
+	ip6->payload_len = bpf_htons(payload);
+	ip6->nexthdr = IPPROTO_IPIP;
+	ip6->saddr = *source;
+	count(TRANSLATED_OUT);
+}
+
+/* IPv6 NIC, ingress: what arrives in a softwire becomes what Open vSwitch takes for GRE. */
+SEC("xdp") int softwire_in(struct xdp_md *ctx)
+{
+	return decapsulate(ctx);
 }
 
 /* IPv6 NIC, egress: what Open vSwitch sends as GRE leaves as RFC 2473. */
 SEC("tc") int softwire_out(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct in6_addr *source;
-	struct ipv6hdr *ip6;
-	__be16 length;
-	__u32 tag;
-	__u8 *gre;
+	const struct in6_addr *source;
+	__u32 payload;
 
 	if (skb->protocol != bpf_htons(ETH_P_IPV6))
 		return TC_ACT_OK;
@@ -313,33 +435,23 @@ SEC("tc") int softwire_out(struct __sk_buff *skb)
 		if (data + INNER + ADDED > end)
 			return TC_ACT_OK;
 	}
-	ip6 = data + ETH_HLEN;
-	gre = data + INNER;
-	if (ip6->nexthdr != IPPROTO_GRE || *(__u32 *)gre != GRE_ETHERNET ||
-	    gre[4] != 0x02 || gre[5] != 0x4b)
+	if (!is_gre_of_ours(data))
 		return TC_ACT_OK;
-	tag = read16(gre + 6) << 16 | read16(gre + 8);
-	source = bpf_map_lookup_elem(&br_addresses, &tag);
-	if (!source) {
-		count(REFUSED_UNKNOWN_BR_TAG);
-		return TC_ACT_SHOT;
-	}
-	length = bpf_htons(bpf_ntohs(ip6->payload_len) - ADDED);
-	if (bpf_skb_adjust_room(skb, -ADDED, BPF_ADJ_ROOM_NET, 0)) {
-		count(REFUSED_NO_ROOM);
-		return TC_ACT_SHOT;
-	}
+	if (skb->gso_size)	/* the kernel would cut it up by the GRE headers taken away here */
+		return refuse_out(REFUSED_GSO);
+	source = outer_source(data);
+	if (!source)
+		return refuse_out(REFUSED_UNKNOWN_BR_TAG);
+	payload = bpf_ntohs(((struct ipv6hdr *)(data + ETH_HLEN))->payload_len);
+	if (payload < ADDED + 20)
+		return refuse_out(REFUSED_TRUNCATED);
+	if (bpf_skb_adjust_room(skb, -ADDED, BPF_ADJ_ROOM_NET, 0))
+		return refuse_out(REFUSED_NO_ROOM);
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
-	if (data + INNER > end) {
-		count(REFUSED_NO_ROOM);
-		return TC_ACT_SHOT;
-	}
-	ip6 = data + ETH_HLEN;
-	ip6->payload_len = length;
-	ip6->nexthdr = IPPROTO_IPIP;
-	ip6->saddr = *source;
-	count(TRANSLATED_OUT);
+	if (data + INNER > end)
+		return refuse_out(REFUSED_NO_ROOM);
+	finish(data, source, payload - ADDED);
 	return TC_ACT_OK;
 }
 

@@ -12,18 +12,13 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
 
-def run(*command: str, check: bool = True, **kwargs: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        check=check,
-        text=True,
-        capture_output=True,
-        **kwargs,  # type: ignore[call-overload]
-    )
+def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, check=check, text=True, capture_output=True)
 
 
 def wait_for(what: str, condition: Callable[[], object], timeout: float = 15.0) -> None:
@@ -51,7 +46,7 @@ class Ovs:
         run("ovsdb-tool", "create", f"{self.directory}/conf.db", SCHEMA)
         self.start()
 
-    def popen(self, *command: str, **kwargs: object) -> subprocess.Popen[bytes]:
+    def popen(self, *command: str, **kwargs: Any) -> subprocess.Popen[bytes]:
         """Start a process inside the namespace."""
         return subprocess.Popen(
             ["nsenter", f"--net=/run/netns/{self.name}", *command],

@@ -1,0 +1,1 @@
+"""The REST interface: a Ryu application beside ``ryu_lw4o6.app``."""
