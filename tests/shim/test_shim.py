@@ -22,6 +22,14 @@ from scapy.layers.inet6 import HBHOptUnknown, IPv6, IPv6ExtHdrDestOpt
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
+from ryu_lw4o6.core.binding import Prefix
+from ryu_lw4o6.core.portset import PortParams
+from ryu_lw4o6.core.settings import Datapath, Instance, Ipv4Side, Ipv6Side, br_tag
+from ryu_lw4o6.softwire import shim
+from tests.support.netns import Wire, inside, namespace
+from tests.support.ovs import run
+
+AFTR = IPv6Address("2001:db8:ffff::1")
 SECOND = IPv6Address("2001:db8:ffff::2")
 LWB4 = "2001:db8:b4::1"
 NIC6, ROUTER6 = "02:00:00:00:06:01", "02:00:00:00:06:fe"
