@@ -49,6 +49,8 @@ ETH_IPV6 = 0x86DD
 ICMP = 1
 TCP = 6
 UDP = 17
+ICMPV6 = 58
+ND_ADVERTISEMENT = 136
 ARP_REQUEST = 1
 ARP_REPLY = 2
 FRAG_LATER = 3  # nw_frag: bit 0 a fragment, bit 1 not the first
@@ -65,12 +67,13 @@ MULTICAST = IPv6Network("ff00::/8")
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The switch's numbers for an instance's ports, and the IPv4 NIC's own MAC address."""
+    """The switch's numbers for an instance's ports, and the MAC addresses of two of them."""
 
     ipv6: int
     ipv4: int
     softwire: int
     ipv4_mac: str
+    local_mac: str
 
 
 def pipeline(instance: Instance, ports: Ports, next_hop_mac: str | None) -> list[Flow]:
@@ -211,6 +214,17 @@ def _classify(instance: Instance, ports: Ports) -> Iterator[Flow]:
             Output(LOCAL_PORT),
             note="neighbour discovery",
         )
+    if instance.ipv6.next_hop is not None:
+        target = Match("ipv6_nd_target", str(instance.ipv6.next_hop))
+        advertisement = Match("ip_proto", ICMPV6), Match("icmpv6_type", ND_ADVERTISEMENT), target
+        yield Flow(
+            Table.CLASSIFY,
+            Priority.EXCEPTION,
+            cookie(CookieClass.PUNT, Punt.NEIGHBOUR),
+            (*ipv6, *advertisement),
+            (Output(LOCAL_PORT), ToController(QUOTE_LENGTH)),
+            note="the IPv6 next hop says where it is, to Open vSwitch as well",
+        )
     yield _drop(Drop.NOT_FOR_US, Table.CLASSIFY, Priority.PROTOCOL, *ipv6)
     yield _flow(
         Table.CLASSIFY,
@@ -303,9 +317,9 @@ def _port_set_stage(instance: Instance, *, upstream: bool) -> Iterator[Flow]:
     icmp = Match("ip_proto", ICMP)
     if not upstream:
         own = Match(way.address, str(instance.ipv4.address.ip))
-        yield _drop(Drop.TO_LWAFTR, way.table, Priority.FRAGMENT + 10, *_ip(own))
+        yield _drop(Drop.TO_LWAFTR, way.table, Priority.OWN, *_ip(own))
         if not instance.icmp.inbound:
-            yield _drop(Drop.INBOUND_ICMP_DISABLED, way.table, Priority.FRAGMENT + 5, *_ip(icmp))
+            yield _drop(Drop.INBOUND_ICMP_DISABLED, way.table, Priority.OWN, *_ip(icmp))
     for prefix in instance.prefixes:
         yield from (_shared if prefix.params.shared else _full)(way, prefix)
     yield _drop(way.not_served, way.table, Priority.MISS)

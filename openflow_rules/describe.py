@@ -47,11 +47,13 @@ EXAMPLE = Instance(
 )
 """The instance that the pipeline page shows: one shared prefix, one of full addresses."""
 
-EXAMPLE_PORTS = Ports(ipv6=6, ipv4=4, softwire=10, ipv4_mac="02:00:00:00:04:01")
+EXAMPLE_PORTS = Ports(
+    ipv6=6, ipv4=4, softwire=10, ipv4_mac="02:00:00:00:04:01", local_mac="02:00:00:00:06:01"
+)
 EXAMPLE_NEXT_HOP = "02:00:00:00:04:fe"
 
 _ETHERTYPES = {0x0800: "ip", 0x0806: "arp", 0x86DD: "ipv6"}
-_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 
 
 def _value(value: Value) -> str:

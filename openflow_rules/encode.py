@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from ipaddress import IPv6Address
 from operator import itemgetter
 from typing import Any
 
@@ -429,6 +430,30 @@ def next_hop_mac(flow: FlowStats, instance: Instance, ports: Ports) -> str | Non
     found = flow.canonical()
     mac = found[len(before) : len(found) - len(after)]
     return mac.hex(":") if len(mac) == 6 and found == before + mac + after else None
+
+
+# --- packet-ins -----------------------------------------------------------------------------------
+
+_TUNNEL_FIELDS = {
+    ofp.oxm_from_user_header("tun_ipv6_src"): "source",
+    ofp.oxm_from_user_header("tun_ipv6_dst"): "destination",
+}
+
+
+def tunnel_addresses(fields: bytes) -> tuple[IPv6Address, IPv6Address] | None:
+    """The outer source and destination of a packet-in, from its match fields; None without."""
+    found: dict[str, IPv6Address] = {}
+    at = 0
+    while at + 4 <= len(fields):
+        (header,) = struct.unpack_from("!I", fields, at)
+        length = header & 0xFF
+        name = _TUNNEL_FIELDS.get(header >> 9)
+        if name is not None and length == 16 and at + 20 <= len(fields):
+            found[name] = IPv6Address(fields[at + 4 : at + 20])
+        at += 4 + length
+    if len(found) != len(_TUNNEL_FIELDS):
+        return None
+    return found["source"], found["destination"]
 
 
 # --- reading flows back ---------------------------------------------------------------------------

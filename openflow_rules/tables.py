@@ -62,7 +62,7 @@ TABLES: dict[Table, TableDeclaration] = {
     Table.CLASSIFY: TableDeclaration(
         "Sorts packets by the port they came in by. Open vSwitch terminates tunnels at LOCAL: an "
         "IPv6 packet sent there that belongs to the softwire port comes back in by that port.",
-        frozenset({"in_port", "eth_type", "ipv6_dst"}),
+        frozenset({"in_port", "eth_type", "ipv6_dst", "ip_proto", "icmpv6_type", "ipv6_nd_target"}),
         frozenset({Table.UPSTREAM_PORT_SET, Table.DOWNSTREAM_PORT_SET, Table.ARP_LEARN}),
     ),
     Table.UPSTREAM_PORT_SET: TableDeclaration(
@@ -223,11 +223,13 @@ class Punt(enum.IntEnum):
     UNKNOWN_LWB4 = 2
     UNKNOWN_IPV4 = 3
     TOO_BIG = 4
+    NEIGHBOUR = 5
 
 
 class Priority:
     """Higher wins. Flows of one table that cannot both match share a priority."""
 
+    OWN = 140
     FRAGMENT = 130
     EXCEPTION = 120
     EXCLUDED = 110

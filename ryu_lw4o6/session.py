@@ -250,7 +250,8 @@ class Session:
             self._wait()
             return
         ipv6, ipv4, softwire = (by_name[name] for name in wanted)
-        ports = Ports(ipv6.port_no, ipv4.port_no, softwire.port_no, ipv4.hw_addr)
+        local = self._datapath.ports[ofp.OFPP_LOCAL]
+        ports = Ports(ipv6.port_no, ipv4.port_no, softwire.port_no, ipv4.hw_addr, local.hw_addr)
         if ports == self.ports and self._pipeline:
             self.state = State.READY  # a port changed in a way that does not concern the flows
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,23 +12,35 @@ from ryu.lib import hub
 
 from openflow_rules import encode
 from openflow_rules.tables import CookieClass, Punt, cookie
+from ryu_lw4o6 import punt
+from ryu_lw4o6.core import arp, nd
 from ryu_lw4o6.core.binding import BindingKey, BindingTable
+from ryu_lw4o6.core.ethernet import mac_bytes
 from ryu_lw4o6.core.next_hop import NextHop
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.session import Session, State
 
 LOG = logging.getLogger(__name__)
 
-_ARP_COOKIE = cookie(CookieClass.PUNT, Punt.ARP)
+_ARP = cookie(CookieClass.PUNT, Punt.ARP)
+_NEIGHBOUR = cookie(CookieClass.PUNT, Punt.NEIGHBOUR)
 _PROBE_TICK = 0.25
 
 
 class Switch:
+    """``icmp_sent`` counts the ICMP errors this controller has sent, by kind."""
+
     def __init__(self, instance: Instance, table: BindingTable) -> None:
         self.instance = instance
         self.session: Session | None = None
-        self.next_hop = NextHop(instance.ipv4.address.ip, instance.ipv4.next_hop)
+        self.ipv4_next_hop = NextHop(arp, instance.ipv4.address.ip, instance.ipv4.next_hop)
+        self.ipv6_next_hop = (
+            NextHop(nd, instance.ipv6.address.ip, instance.ipv6.next_hop)
+            if instance.ipv6.next_hop is not None
+            else None
+        )
         self.connections = 0
+        self.icmp_sent: Counter[str] = Counter()
         self._table = table
         self._datapath: Any = None
 
@@ -39,14 +52,16 @@ class Switch:
             old.close()
             old_datapath.close()
         self.connections += 1
-        self.next_hop.reset()
+        self.ipv4_next_hop.reset()
+        if self.ipv6_next_hop is not None:
+            self.ipv6_next_hop.reset()
         self._datapath = datapath
         self.session = Session(
             datapath,
             self.instance,
             self._table,
-            next_hop_mac=lambda: self.next_hop.mac,
-            adopt_next_hop=self.next_hop.adopt,
+            next_hop_mac=lambda: self.ipv4_next_hop.mac,
+            adopt_next_hop=self.ipv4_next_hop.adopt,
             on_packet_in=self._packet_in,
         )
         return self.session
@@ -63,23 +78,56 @@ class Switch:
             self.session.touch(keys)
 
     def probe(self, session: Session) -> None:
-        """Keep the next hop's MAC address fresh for as long as ``session`` lasts."""
+        """Keep the next hops' MAC addresses fresh for as long as ``session`` lasts.
+
+        Open vSwitch reads the answers of the IPv6 next hop, too, and so has its MAC address before
+        the first packet needs it.
+        """
         while session is self.session and session.state is not State.CLOSED:
-            if session.ports is not None and session.state is not State.WAITING:
-                own_mac = bytes.fromhex(session.ports.ipv4_mac.replace(":", ""))
-                frame = self.next_hop.probe(time.monotonic(), own_mac)
+            ports = session.ports
+            if ports is not None and session.state is State.READY:
+                now = time.monotonic()
+                frame = self.ipv4_next_hop.probe(now, mac_bytes(ports.ipv4_mac))
                 if frame is not None:
-                    session.send(encode.packet_out(frame, session.ports.ipv4))
+                    session.send(encode.packet_out(frame, ports.ipv4))
+                if self.ipv6_next_hop is not None:
+                    frame = self.ipv6_next_hop.probe(now, mac_bytes(ports.local_mac))
+                    if frame is not None:
+                        session.send(encode.packet_out(frame, ports.ipv6))
             hub.sleep(_PROBE_TICK)
 
     def _packet_in(self, flow_cookie: int, fields: bytes, frame: bytes) -> None:
-        if flow_cookie == _ARP_COOKIE and self.next_hop.learn(time.monotonic(), frame):
-            LOG.info(
-                "%s: next hop %s is at %s",
-                self.instance.name, self.next_hop.address, self.next_hop.mac,
-            )  # fmt: skip
-            if self.session is not None:
+        if flow_cookie == _ARP:
+            if self._learn(self.ipv4_next_hop, frame) and self.session is not None:
                 self.session.touch_pipeline()
+        elif flow_cookie == _NEIGHBOUR:
+            if self.ipv6_next_hop is not None:
+                self._learn(self.ipv6_next_hop, frame)
+        else:
+            self._answer(flow_cookie, fields, frame)
+
+    def _learn(self, next_hop: NextHop, frame: bytes) -> bool:
+        changed = next_hop.learn(time.monotonic(), frame)
+        if changed:
+            LOG.info("%s: next hop %s is at %s", self.instance.name, next_hop.address, next_hop.mac)
+        return changed
+
+    def _answer(self, flow_cookie: int, fields: bytes, frame: bytes) -> None:
+        session = self.session
+        if session is None or session.ports is None:
+            return
+        packet = punt.icmp_answer(self.instance, flow_cookie, fields, frame)
+        if packet is None:
+            return
+        ports = session.ports
+        if punt.is_ipv6(packet):
+            mac = self.ipv6_next_hop.mac if self.ipv6_next_hop is not None else None
+            kind, port, own = "icmpv6", ports.ipv6, ports.local_mac
+        else:
+            mac, kind, port, own = self.ipv4_next_hop.mac, "icmpv4", ports.ipv4, ports.ipv4_mac
+        if mac is not None:
+            self.icmp_sent[kind] += 1
+            session.send(encode.packet_out(punt.to_frame(packet, mac, own), port))
 
     def status(self) -> dict[str, Any]:
         """The switch's state, ready for JSON."""
@@ -90,11 +138,9 @@ class Switch:
             "connected": session is not None,
             "state": "disconnected" if session is None else str(session.state),
             "connections": self.connections,
-            "next_hop": {
-                "address": str(self.next_hop.address),
-                "mac": self.next_hop.mac,
-                "state": str(self.next_hop.state),
-            },
+            "next_hop": self.ipv4_next_hop.status(),
+            "ipv6_next_hop": self.ipv6_next_hop.status() if self.ipv6_next_hop else None,
+            "icmp_errors_sent": {kind: self.icmp_sent[kind] for kind in ("icmpv4", "icmpv6")},
         }
         if session is not None:
             status |= {

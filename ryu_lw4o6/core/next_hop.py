@@ -1,4 +1,4 @@
-"""Where the IPv4 next hop is: resolved by ARP, refreshed, followed when it moves.
+"""Where a next hop is: resolved by ARP or neighbour discovery, refreshed, followed when it moves.
 
 Pure: time is an argument, what to send is a return value.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from types import ModuleType
+from typing import Any
 
-from ryu_lw4o6.core import arp
+from ryu_lw4o6.core.ethernet import mac_bytes
 
 RETRY_SECONDS = 1.0
 REFRESH_SECONDS = 30.0
@@ -25,10 +26,12 @@ class NextHopState(enum.StrEnum):
 
 @dataclass(slots=True)
 class NextHop:
-    """A stale MAC address is still used: the next hop may forward though it does not answer."""
+    """``protocol`` is the module ``arp`` or ``nd``. A stale MAC address is still used: the next
+    hop may forward though it does not answer."""
 
-    own: IPv4Address
-    address: IPv4Address
+    protocol: ModuleType
+    own: Any
+    address: Any
     mac: str | None = None
     unanswered: int = 0
     next_probe: float = 0.0
@@ -49,27 +52,28 @@ class NextHop:
         self.next_probe = 0.0
 
     def probe(self, now: float, own_mac: bytes) -> bytes | None:
-        """The ARP request that is due, if one is."""
+        """The request that is due, if one is."""
         if now < self.next_probe:
             return None
         # Ask the known MAC address first (RFC 1122 section 2.3.2.1): it disturbs nobody else.
-        unicast = self.mac is not None and self.unanswered < PROBES
-        to = bytes.fromhex(str(self.mac).replace(":", "")) if unicast else arp.BROADCAST
+        known = mac_bytes(self.mac) if self.mac and self.unanswered < PROBES else None
         self.unanswered += 1
         settled = self.mac is not None and self.unanswered == 1
         self.next_probe = now + (REFRESH_SECONDS if settled else RETRY_SECONDS)
-        return arp.request(own_mac, self.own, self.address, to)
+        request: bytes = self.protocol.solicit(own_mac, self.own, self.address, known)
+        return request
 
     def learn(self, now: float, frame: bytes) -> bool:
-        """Read an ARP frame from the next hop; True if its MAC address is new."""
-        packet = arp.parse(frame)
-        if packet is None or packet.sender != self.address:
-            return False
-        mac = packet.sender_mac
-        if mac[0] & 1 or not any(mac):  # group addresses and zero are nobody's
+        """Read a frame from the next hop; True if its MAC address is new."""
+        found: tuple[Any, bytes] | None = self.protocol.sender(frame)
+        if found is None or found[0] != self.address:
             return False
         self.unanswered = 0
         self.next_probe = now + REFRESH_SECONDS
-        text = mac.hex(":")
-        changed, self.mac = text != self.mac, text
+        mac = found[1].hex(":")
+        changed, self.mac = mac != self.mac, mac
         return changed
+
+    def status(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"address": str(self.address), "mac": self.mac, "state": str(self.state)}

@@ -25,7 +25,9 @@ PREFIXES = (
     Prefix(IPv4Network("198.18.0.0/24"), A0K2),
     Prefix(IPv4Network("203.0.113.0/29"), FULL),
 )
-PORTS = Ports(ipv6=1, ipv4=2, softwire=3, ipv4_mac="02:00:00:00:04:01")
+PORTS = Ports(
+    ipv6=1, ipv4=2, softwire=3, ipv4_mac="02:00:00:00:04:01", local_mac="02:00:00:00:06:01"
+)
 NEXT_HOP_MAC = "02:00:00:00:04:fe"
 
 

@@ -1,0 +1,90 @@
+"""ICMP errors as bytes: what the lwAFTR says about packets it cannot forward.
+
+Both kinds quote the packet they are about, as much of it as the RFCs allow.
+"""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import IPv4Address, IPv6Address
+
+from ryu_lw4o6.core.ethernet import checksum
+
+HOP_LIMIT = 64
+_IPV6_MIN_MTU = 1280  # an ICMPv6 error is no longer than that (RFC 4443 section 2.4 c)
+_ICMPV4_LIMIT = 576  # nor an ICMPv4 error than that (RFC 1812 section 4.3.2.3)
+_NO_ERROR_ABOUT = {3, 4, 5, 11, 12}  # ICMPv4 errors (RFC 1122 section 3.2.2)
+_DF = 0x4000
+_OFFSET = 0x1FFF
+
+
+def icmpv6(
+    source: IPv6Address,
+    destination: IPv6Address,
+    kind: int,
+    code: int,
+    body: bytes,
+    *,
+    hop_limit: int = HOP_LIMIT,
+) -> bytes:
+    """An IPv6 packet with an ICMPv6 message; ``body`` is what follows the checksum."""
+    message = struct.pack("!BBH", kind, code, 0) + body
+    pseudo = source.packed + destination.packed + struct.pack("!II", len(message), 58)
+    total = checksum(pseudo + message)
+    message = message[:2] + struct.pack("!H", total) + message[4:]
+    header = struct.pack("!IHBB", 6 << 28, len(message), 58, hop_limit)
+    return header + source.packed + destination.packed + message
+
+
+def softwire_refused(lwb4: IPv6Address, br_address: IPv6Address, inner: bytes) -> bytes:
+    """ICMPv6 destination unreachable, source address failed ingress/egress policy (type 1 code 5,
+    RFC 7596 section 6.2, RFC 4443 section 3.1), about the softwire packet that held ``inner``."""
+    traffic_class = inner[1]
+    header = struct.pack("!IHBB", 6 << 28 | traffic_class << 20, len(inner), 4, HOP_LIMIT)
+    quoted = header + lwb4.packed + br_address.packed + inner
+    room = _IPV6_MIN_MTU - 40 - 8
+    return icmpv6(br_address, lwb4, 1, 5, bytes(4) + quoted[:room])
+
+
+def ipv4_packet(frame: bytes) -> bytes | None:
+    """The IPv4 packet in an untagged frame, without padding; None if there is no sound one."""
+    packet = frame[14:]
+    if frame[12:14] != b"\x08\x00" or len(packet) < 20 or packet[0] >> 4 != 4:
+        return None
+    (total,) = struct.unpack_from("!H", packet, 2)
+    header = (packet[0] & 0xF) * 4
+    return packet[:total] if header >= 20 and total >= header else None
+
+
+def may_answer(packet: bytes) -> bool:
+    """Whether an ICMPv4 error may be sent about ``packet`` (RFC 1122 section 3.2.2): not about an
+    ICMP error, a fragment that is not the first, or a packet no single host sent."""
+    (fragment,) = struct.unpack_from("!H", packet, 6)
+    source = IPv4Address(packet[12:16])
+    destination = IPv4Address(packet[16:20])
+    if fragment & _OFFSET or source.is_multicast or source.is_unspecified or source.is_loopback:
+        return False
+    if source == IPv4Address("255.255.255.255") or destination.is_multicast:
+        return False
+    header = (packet[0] & 0xF) * 4
+    return packet[9] != 1 or (len(packet) > header and packet[header] not in _NO_ERROR_ABOUT)
+
+
+def dont_fragment(packet: bytes) -> bool:
+    (fragment,) = struct.unpack_from("!H", packet, 6)
+    return bool(fragment & _DF)
+
+
+def unreachable(own: IPv4Address, packet: bytes, code: int, mtu: int = 0) -> bytes:
+    """ICMPv4 destination unreachable about ``packet``: code 1 host unreachable, or code 4
+    fragmentation needed with the next hop's ``mtu`` (RFC 792, RFC 1191 section 4)."""
+    quoted = packet[: _ICMPV4_LIMIT - 20 - 8]
+    message = struct.pack("!BBHHH", 3, code, 0, 0, mtu) + quoted
+    message = message[:2] + struct.pack("!H", checksum(message)) + message[4:]
+    # Precedence 6, internetwork control (RFC 1812 section 4.3.2.5).
+    header = struct.pack(
+        "!BBHHHBBH4s4s", 0x45, 0xC0, 20 + len(message), 0, 0, HOP_LIMIT, 1, 0,
+        own.packed, packet[12:16],
+    )  # fmt: skip
+    header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
+    return header + message
