@@ -1,45 +1,71 @@
-# ryu-lw4o6. Run as root: the lab makes network namespaces. `make` alone lists the targets.
-BIN := .venv/bin
-CODE := ryu_lw4o6 openflow_rules rest topo tests bench scripts
+# make, or make help, lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format docs bench kernel-test wheel clean
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+SOURCES := ryu_lw4o6 openflow_rules rest topo site_hook tests
+# What pytest is to run, or how: make test ARGS='tests/rules -x'
+ARGS ?=
 
-help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-setup: ## install what is missing (system packages, .venv)
+.PHONY: setup
+setup: ## install what is needed: Debian packages, and Python packages in .venv (as root)
 	@scripts/setup.sh
 
-demo: setup ## build the lab, run traffic through the lwAFTR, show that it works
+.PHONY: demo
+demo: setup ## build the lab, send traffic through a lwAFTR, show what happens (as root)
 	@$(BIN)/lw4o6-lab demo
 
-test: setup ## all tests, on real Open vSwitch and real packets
-	@$(BIN)/pytest
+.PHONY: test
+test: setup ## run every test (as root); ARGS=... goes to pytest
+	@$(BIN)/pytest --fail-on-skip $(ARGS) \
+	  && echo "PASS: every test passed, none was skipped." \
+	  || { echo "FAIL: see above."; exit 1; }
 
-test-fast: setup ## the tests that need no switch and no namespace
-	@$(BIN)/pytest tests/core tests/store tests/topo tests/rest -q
+.PHONY: test-fast
+test-fast: setup ## run the tests that need neither root nor a network
+	@$(BIN)/pytest -m "not system" $(ARGS)
 
-lint: setup ## ruff, mypy, import-linter
-	@$(BIN)/ruff check $(CODE)
-	@$(BIN)/ruff format --check $(CODE)
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+.PHONY: lint
+lint: setup ## check style, types and layers
+	@$(BIN)/ruff check --quiet $(SOURCES)
+	@$(BIN)/ruff format --check --quiet --diff $(SOURCES)
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-cache >build/lint-imports.log || { cat build/lint-imports.log; exit 1; }
+	@echo "PASS: style, types and layers."
 
-format: setup ## format the code
-	@$(BIN)/ruff format $(CODE)
-	@$(BIN)/ruff check --fix $(CODE)
+.PHONY: format
+format: setup ## put the sources into the project's style
+	@$(BIN)/ruff check --quiet --fix-only $(SOURCES)
+	@$(BIN)/ruff format --quiet $(SOURCES)
 
-docs: setup ## generate docs/pipeline.md and docs/openapi.json
-	@$(BIN)/lw4o6 pipeline > docs/pipeline.md
+.PHONY: fuzz
+fuzz: setup ## run the property tests much longer
+	@$(BIN)/pytest -m "not system" --hypothesis-profile=fuzz --timeout=0 $(ARGS)
 
-bench: setup ## measure data plane, programming, live changes and restart; prints ratios
-	@$(BIN)/python -m bench
+.PHONY: kernel-test
+kernel-test: setup ## run the kernel datapath's tests in a virtual machine (as root)
+	@tests/kernel_rig/run.sh $(ARGS)
 
-kernel-test: setup ## Open vSwitch's kernel datapath under a stock kernel, in an emulator
-	@tests/kernel_rig/run.sh
+.PHONY: bench
+bench: setup ## measure flows, packets and requests per second (as root)
+	@$(BIN)/python -m bench $(ARGS)
 
-wheel: setup ## build the wheel into dist/
-	@$(BIN)/python -m build --wheel --no-isolation
+.PHONY: docs
+docs: setup ## write the pages that are made from the sources
+	@$(BIN)/lw4o6 pipeline >build/pipeline.md && mv build/pipeline.md docs/pipeline.md
 
-clean: ## remove what was built
-	rm -rf .venv dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .rig
+.PHONY: wheel
+wheel: setup ## build dist/*.whl
+	@$(BIN)/python -m hatchling build -t wheel
+
+.PHONY: clean
+clean: ## remove what was built, except .venv
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find $(SOURCES) bench -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## remove .venv, too
+	@rm -rf .venv

@@ -1,67 +1,136 @@
 #!/usr/bin/env bash
-# Installs what ryu-lw4o6 needs: Debian packages that are missing, and a virtual environment in
-# .venv. Run again, it does nothing when nothing has changed. Called by make.
+# Makes this checkout ready to run, test and demonstrate: Debian packages, and a Python environment
+# in .venv. Does only what is still to be done, so that a second run takes no time and no network.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-log=$(mktemp "${TMPDIR:-/tmp}/lw4o6-setup.XXXXXX")
-trap 'rm -f "$log"' EXIT
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+PACKAGES=(
+    openvswitch-switch                                  # the data plane
+    clang libbpf-dev linux-libc-dev bpftool             # the softwire shim
+    iproute2 ethtool procps util-linux                  # switch and lab
+    nftables iperf3 iputils-ping tcpdump curl           # lab
+)
+VENV=.venv
+STAMP=$VENV/.lw4o6-setup
+LOG=build/setup.log
 
 say() { printf '%s\n' "$*"; }
-fail() { say "setup: $1" >&2; [ ! -s "$log" ] || tail -n 25 "$log" >&2; say "setup: $2" >&2; exit 1; }
-quietly() { "$@" >>"$log" 2>&1; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
-[ "$(id -u)" = 0 ] || fail "this needs root: it installs packages and makes network namespaces." \
-    "Run it as root, for instance: sudo make"
-
-packages="openvswitch-switch clang libbpf-dev linux-libc-dev bpftool nftables iproute2 ethtool
-    iperf3 iputils-ping curl procps"
-python=""
-for candidate in python3.11 python3; do
-    if command -v "$candidate" >/dev/null &&
-        "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
-        python=$candidate
-        break
+# Everything a command has to say goes to the log, which is shown when the command fails.
+quietly() {
+    if ! "$@" >>"$LOG" 2>&1; then
+        tail -n 30 "$LOG" >&2
+        die "failed: $1 ${2-} ... (the whole log: $PWD/$LOG)"
     fi
-done
-[ -n "$python" ] || packages="$packages python3.11 python3.11-venv"
+}
 
-missing=""
-for package in $packages; do
-    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
-        missing="$missing $package"
-done
-if [ -n "$missing" ]; then
-    say "[1/2] system packages:$missing"
-    # The lab runs switches of its own: a system-wide one that is not there yet need not start.
-    policy=""
-    if [ ! -e /usr/sbin/policy-rc.d ]; then
-        policy=/usr/sbin/policy-rc.d
-        printf '#!/bin/sh\nexit 101\n' >$policy
-        chmod +x $policy
-        trap 'rm -f "$log" /usr/sbin/policy-rc.d' EXIT
+is_python() {
+    "$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
+}
+
+find_python() {
+    local candidate
+    for candidate in python3.11 python3 /usr/bin/python3.11; do
+        if is_python "$candidate"; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+missing_packages() {
+    local package
+    [[ -n $python ]] || printf 'python3.11\npython3.11-venv\n'
+    for package in "${PACKAGES[@]}"; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] ||
+            printf '%s\n' "$package"
+    done
+}
+
+# Debian starts a service when it installs it. The lab brings its own Open vSwitch; one that was
+# there before, and is somebody's, is not touched.
+install_packages() {
+    local policy=/usr/sbin/policy-rc.d with_switch=false
+    [[ " $* " == *" openvswitch-switch "* ]] && with_switch=true
+    if $with_switch && [[ ! -e $policy ]]; then
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\ncase "$1" in openvswitch*|ovs*) exit 101 ;; esac\n' >"$policy"
+        chmod 755 "$policy"
+    else
+        policy=
     fi
     export DEBIAN_FRONTEND=noninteractive
-    quietly apt-get -o DPkg::Lock::Timeout=300 update || fail "apt-get update failed." "Check the network and /etc/apt."
-    # shellcheck disable=SC2086
-    quietly apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $missing ||
-        fail "apt-get could not install:$missing" "Install them by hand, then run make again."
-    [ -z "$policy" ] || rm -f $policy
-else
-    say "[1/2] system packages: all there"
-fi
-: "${python:=python3.11}"
+    local wait=(-o DPkg::Lock::Timeout=600 -o Acquire::Retries=3)
+    quietly apt-get "${wait[@]}" -q update
+    quietly apt-get "${wait[@]}" -qy --no-install-recommends install "$@"
+    if [[ -n $policy ]]; then
+        rm -f "$policy"
+        trap - EXIT
+    fi
+    if $with_switch && [[ -d /run/systemd/system ]]; then
+        quietly systemctl disable openvswitch-switch
+        say "      The machine's own Open vSwitch is installed, not started. To use it:"
+        say "      systemctl enable --now openvswitch-switch"
+    fi
+}
 
-stamp=.venv/.setup-stamp
-wanted=$(cat pyproject.toml constraints.txt site_hook/* scripts/hatch_build.py scripts/setup.sh | sha256sum; pwd)
-if [ ! -x .venv/bin/ryu-manager ] || [ "$(cat $stamp 2>/dev/null)" != "$wanted" ]; then
-    say "[2/2] Python environment in .venv (about a minute)"
-    rm -rf .venv
-    quietly "$python" -m venv .venv || fail "no virtual environment could be made." "Install python3.11-venv."
-    # pip up to 25.2 takes build constraints from the first variable, newer ones from the second.
-    export PIP_CONSTRAINT=$PWD/constraints.txt PIP_BUILD_CONSTRAINT=$PWD/constraints.txt
-    quietly .venv/bin/pip install --disable-pip-version-check -e '.[dev,postgresql]' ||
-        fail "pip could not install the Python packages." "See the lines above."
-    printf '%s' "$wanted" >$stamp
-else
-    say "[2/2] Python environment: up to date"
+# Changes whenever the environment has to be made anew.
+fingerprint() {
+    { pwd; readlink -f "$1"; cat pyproject.toml constraints.txt site_hook/*; } | sha256sum
+}
+
+is_current() {
+    [[ -f $STAMP && $(<"$STAMP") == "$(fingerprint "$1")" && -x $VENV/bin/lw4o6 ]]
+}
+
+install_environment() {
+    rm -f "$STAMP"
+    if ! is_python "$VENV/bin/python" || ! "$VENV/bin/python" -m pip --version &>/dev/null; then
+        rm -rf "$VENV"
+        quietly "$1" -m venv "$VENV"
+    fi
+    # pip splits these variables at spaces: a relative path has none.
+    export PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+    export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
+    quietly "$VENV/bin/python" -m pip install --use-pep517 --progress-bar off -e '.[postgresql,test,dev]'
+    fingerprint "$1" >"$STAMP"
+}
+
+command -v apt-get >/dev/null || die "this is made for Debian 12, and there is no apt-get here"
+
+# One at a time: two would write the same .venv.
+exec 9<scripts/setup.sh
+flock 9
+
+python=$(find_python) || python=
+missing=$(missing_packages)
+if [[ -z $missing ]] && is_current "$python"; then
+    exit 0
 fi
+
+if [[ $EUID -ne 0 ]]; then
+    die "to install packages, and to build networks later on, root is needed. Try: sudo make setup"
+fi
+mkdir -p build
+: >"$LOG"
+SECONDS=0
+
+if [[ -n $missing ]]; then
+    say "[1/3] system packages: $(tr '\n' ' ' <<<"$missing")..."
+    # shellcheck disable=SC2086 # one word for each package
+    install_packages $missing
+else
+    say "[1/3] system packages: all there"
+fi
+
+[[ -n $python ]] || python=$(find_python) || die "no Python 3.11 with venv, even after installing Debian's"
+say "[2/3] Python environment: .venv, by $python ..."
+is_current "$python" || install_environment "$python"
+
+say "[3/3] trying it out ..."
+quietly "$VENV/bin/python" -m pip check
+quietly "$VENV/bin/ryu-manager" --version
+quietly "$VENV/bin/lw4o6" --version
+say "Set up in $SECONDS s."

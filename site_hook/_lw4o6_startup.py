@@ -1,54 +1,90 @@
-"""What must be in place before ryu-manager imports its first application.
+"""Run by Python at start-up: what ``ryu-manager`` needs before it imports any application.
 
-Python runs this at start-up (by _lw4o6_startup.pth) in the environment ryu-lw4o6 is installed in.
-It only registers a finder, which acts when one of two modules is imported:
+Three modules are touched up, each only when a program imports it:
 
-- ``eventlet.wsgi`` gets back the name ``ALREADY_HANDLED``, which Ryu 4.34 imports and eventlet
-  dropped in 0.30.3. An empty list serves: eventlet marks a response as handled by other means now.
-- ``ryu.flags`` is imported by ryu-manager before it reads its command line, which is the moment to
-  register ``--lw4o6-config``: applications are imported only after that.
+- ``eventlet.wsgi`` gets back the name ``ALREADY_HANDLED``. Ryu 4.34 imports it, eventlet has
+  dropped it. An empty list is right for web sockets as well: eventlet marks those itself.
+- ``ryu.cfg`` gets the option ``--lw4o6-config``. ryu-manager reads its command line first and
+  imports the applications afterwards, which is too late for them to add options.
+- ``eventlet`` is imported without its warning that it is in maintenance mode.
+
+Every Python program of the environment runs this file, so it imports nothing and does nothing but
+put a finder, which looks up one name per import, in front of the others.
 """
 
 import sys
-import warnings
-from importlib.machinery import PathFinder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
 
 
-def _eventlet_wsgi(module):
-    if not hasattr(module, "ALREADY_HANDLED"):
-        module.ALREADY_HANDLED = []
+def _already_handled(module: "ModuleType") -> None:
+    vars(module).setdefault("ALREADY_HANDLED", [])
 
 
-def _ryu_flags(_module):
-    from oslo_config import cfg
-    from ryu.cfg import CONF
-
-    CONF.register_cli_opts(
-        [cfg.StrOpt("lw4o6-config", metavar="FILE", help="configuration file of ryu-lw4o6")]
+def _config_option(module: "ModuleType") -> None:
+    option = module.StrOpt(
+        "lw4o6-config",
+        metavar="FILE",
+        help="configuration file of ryu-lw4o6 (default: $LW4O6_CONFIG, then /etc/lw4o6/lw4o6.yaml)",
     )
+    module.CONF.register_cli_opt(option)
+
+
+def _nothing(module: "ModuleType") -> None:
+    pass
+
+
+_TOUCH_UPS = {
+    "eventlet": _nothing,
+    "eventlet.wsgi": _already_handled,
+    "ryu.cfg": _config_option,
+}
 
 
 class _Finder:
-    after = {"eventlet.wsgi": _eventlet_wsgi, "ryu.flags": _ryu_flags}  # noqa: RUF012
-
     @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        action = cls.after.get(name)
-        if action is None:
+    def find_spec(
+        cls,
+        name: str,
+        path: "Sequence[str] | None" = None,
+        target: "ModuleType | None" = None,
+    ) -> "ModuleSpec | None":
+        touch_up = _TOUCH_UPS.get(name)
+        if touch_up is None:
             return None
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is None or spec.loader is None:
-            return spec
-        execute = spec.loader.exec_module
-
-        def exec_module(module):
-            execute(module)
-            action(module)
-
-        spec.loader.exec_module = exec_module
-        return spec
+        for finder in sys.meta_path:
+            if finder is cls or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                _after_import(spec.loader, touch_up)
+                return spec
+        return None
 
 
-# Every import of eventlet says that it is deprecated, which an operator can do nothing about.
-warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
-sys.meta_path.insert(0, _Finder)
+def _after_import(loader: "Any", touch_up: "Callable[[ModuleType], None]") -> None:
+    if not hasattr(loader, "exec_module"):
+        return
+    run = loader.exec_module
+
+    def exec_module(module: "ModuleType") -> None:
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+            run(module)
+        try:
+            touch_up(module)
+        except Exception as error:  # the program may not even be a controller: let it go on
+            print(f"ryu-lw4o6 start-up hook: {module.__name__}: {error!r}", file=sys.stderr)
+
+    loader.exec_module = exec_module
+
+
+if _Finder not in sys.meta_path:
+    sys.meta_path.insert(0, _Finder)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+SYSTEM_FIXTURES = {"ovs", "place", "lab", "network", "controller", "switch", "rig", "venv"}
+"""Fixtures that build a part of a network, or a machine: whoever uses one needs root."""
+
+SYSTEM_FOLDERS = {"kernel_rig", "lab", "packaging"}
+
+settings.register_profile("dev", deadline=None)
+settings.register_profile(
+    "ci",
+    deadline=None,
+    derandomize=True,  # a submission fails for what it changed, never by chance
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("fuzz", deadline=None, max_examples=20_000)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fail-on-skip", action="store_true", help="fail if a test was skipped")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    fixtures: set[str] = set(getattr(item, "fixturenames", ()))
+    if folder in SYSTEM_FOLDERS or fixtures & SYSTEM_FIXTURES:
+        item.add_marker(pytest.mark.system)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.option.collectonly or os.geteuid() == 0:
+        return
+    wanting = sum(item.get_closest_marker("system") is not None for item in session.items)
+    if wanting:
+        pytest.exit(
+            f"{wanting} of the {len(session.items)} tests build networks and need root. Run them "
+            'as root (sudo make test), or the others alone: make test-fast, pytest -m "not system"',
+            returncode=pytest.ExitCode.USAGE_ERROR,
+        )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.option.fail_on_skip and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
