@@ -36,6 +36,7 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     result = 0
+    reports = []
     for instance in instances(args):
         try:
             if args.action == "attach":
@@ -45,29 +46,35 @@ def run(args: argparse.Namespace) -> int:
                 shim.detach(instance)
                 print(f"{instance.name}: detached")
             else:
-                result |= _show(instance, args.json)
+                found = shim.status(instance)
+                if args.json:
+                    reports.append(_report(instance, found))
+                else:
+                    _show(instance, found)
+                result |= not found.attached
         except shim.ShimError as error:
             print(f"lw4o6 softwire: {instance.name}: {error}", file=sys.stderr)
             result = 1
+    if args.action == "status" and args.json:
+        print(json.dumps(reports, indent=2))
     return result
 
 
-def _show(instance: Instance, as_json: bool) -> int:
-    status = shim.status(instance)
-    if as_json:
-        report = dataclasses.asdict(status) | {"instance": instance.name}
-        report["addresses"] = [str(address) for address in status.addresses]
-        print(json.dumps(report, indent=2))
-    else:
-        print(f"{instance.name}:")
-        for hook in status.hooks:
-            state = "attached" if hook.attached else "MISSING"
-            mode = f" ({hook.mode})" if hook.mode else ""
-            place = f"{hook.hook.device:<15} {hook.hook.kind:<8} {hook.hook.program:<14}"
-            print(f"  {place} {state}{mode}")
-        if status.attached and not status.current:
-            print("  an older version is attached; lw4o6 softwire attach replaces it")
-        print(f"  addresses: {', '.join(map(str, status.addresses)) or 'none'}")
-        for name, value in status.counters.items():
-            print(f"  {name:<24} {value:>16,}")
-    return 0 if status.attached else 1
+def _report(instance: Instance, status: shim.ShimStatus) -> dict[str, Any]:
+    report = dataclasses.asdict(status)
+    report["addresses"] = [str(address) for address in status.addresses]
+    return {"instance": instance.name, "attached": status.attached} | report
+
+
+def _show(instance: Instance, status: shim.ShimStatus) -> None:
+    print(f"{instance.name}:")
+    for hook in status.hooks:
+        state = "attached" if hook.attached else "MISSING"
+        mode = f" ({hook.mode})" if hook.mode else ""
+        place = f"{hook.hook.device:<15} {hook.hook.kind:<8} {hook.hook.program:<14}"
+        print(f"  {place} {state}{mode}")
+    if status.attached and not status.current:
+        print("  another version is attached; lw4o6 softwire attach replaces it")
+    print(f"  addresses: {', '.join(map(str, status.addresses)) or 'none'}")
+    for name, value in status.counters.items():
+        print(f"  {name:<24} {value:>16,}")

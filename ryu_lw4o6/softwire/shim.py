@@ -14,10 +14,11 @@ import hashlib
 import json
 import os
 import platform
+import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from ipaddress import IPv6Address
@@ -36,11 +37,13 @@ COUNTERS = (
     "passed_in",
     "options_stripped",
     "refused_gre_from_wire",
+    "refused_vlan",
     "refused_not_ipv4",
     "refused_truncated",
     "refused_options",
     "refused_unknown_br_tag",
     "refused_no_room",
+    "refused_gso",
     "icmp_marked",
     "source_restored",
     "hidden_from_kernel",
@@ -49,6 +52,7 @@ COUNTERS = (
 
 CACHE = Path("/var/cache/lw4o6")
 _PREF = "4606"  # our place among a NIC's tc filters
+_GENERIC = 2  # of the XDP modes that ip -j reports
 _FLAGS = ("-O2", "-g", "-Wall", "-Werror", "-target", "bpf")
 
 
@@ -93,83 +97,88 @@ class ShimStatus:
 
 def hooks(instance: Instance) -> tuple[Hook, ...]:
     """Where the shim's programs go for this instance."""
+    if instance.datapath is Datapath.USERSPACE:
+        return _all_hooks(instance)
+    # In the kernel datapath, tc ingress is where Open vSwitch itself gets its packets.
+    return tuple(hook for hook in _all_hooks(instance) if hook.kind != "ingress")
+
+
+def _all_hooks(instance: Instance) -> tuple[Hook, ...]:
     nic6, nic4 = instance.ipv6.port, instance.ipv4.port
-    found = [
+    return (
         Hook(nic6, "xdp", "softwire_in"),
         Hook(nic6, "egress", "softwire_out"),
+        Hook(nic6, "ingress", "hide"),
         Hook(nic4, "xdp", "ipv4_in"),
         Hook(nic4, "egress", "ipv4_out"),
-    ]
-    if instance.datapath is Datapath.USERSPACE:
-        # In the kernel datapath this is where Open vSwitch itself gets its packets.
-        found += [Hook(nic6, "ingress", "hide"), Hook(nic4, "ingress", "hide")]
-    return tuple(found)
+        Hook(nic4, "ingress", "hide"),
+    )
 
 
 def attach(instance: Instance) -> None:
     """Attach the shim, or bring an attached one up to date: its addresses in place, its programs
-    by replacing them without a gap. Raises ShimError; what was attached then stays."""
+    by replacing them without a gap.
+
+    Raises ShimError. A shim that was attached before then stays, one that was not is taken off.
+    """
     _require_root()
-    source = resources.files("ryu_lw4o6.softwire").joinpath("softwire.bpf.c").read_bytes()
-    wanted = hooks(instance)
-    for device in dict.fromkeys(hook.device for hook in wanted):
-        _refuse_foreign_xdp(device, wanted)
-    maps = _maps(instance)
-    if maps is not None and _is_current(instance, maps, source):
-        _fill(instance, maps, _digest(source))
+    source = _source()
+    for device in _devices(instance):
+        _refuse_foreign_programs(device, instance)
+    maps, found = _maps(instance), _notes(instance)
+    if maps is not None and _digest_of(maps) == _digest(source):
+        _fill(instance, maps)
+        _raise_mtu(instance)
     else:
-        _load_and_attach(instance, _compile(source), _digest(source))
-    _set_mtu(instance.ipv6.port, instance.ipv6.mtu + ADDED)
+        notes = _new_notes(instance, _digest(source), found)
+        compiled = _compile(source)
+        try:
+            _load_and_attach(instance, compiled, notes)
+            _raise_mtu(instance)
+        except ShimError:
+            if found is None:
+                with contextlib.suppress(ShimError):
+                    _take_off(instance, notes)
+            raise
+    for hook in set(_all_hooks(instance)) - set(hooks(instance)):
+        _remove(hook)
 
 
 def detach(instance: Instance) -> None:
-    """Take the shim off; nothing happens where it is not attached. Raises ShimError."""
+    """Take the shim off, and restore the MTU; nothing happens where it is not attached. Raises
+    ShimError."""
     _require_root()
-    wanted = hooks(instance)
-    devices = [d for d in dict.fromkeys(h.device for h in wanted) if _exists(d)]
-    for hook in wanted:
-        if hook.device not in devices or not _program(hook):
-            continue
-        if hook.kind == "xdp":
-            mode = "xdpgeneric" if _xdp(hook.device).get("mode") == 2 else "xdpdrv"
-            _run("ip", "link", "set", "dev", hook.device, mode, "off")
-        else:
-            _run("tc", "filter", "del", "dev", hook.device, hook.kind, "pref", _PREF)
-    for device in devices:
-        has_qdisc = any(
-            q.get("kind") == "clsact" for q in _json("tc", "-j", "qdisc", "show", "dev", device)
-        )
-        if has_qdisc and not any(
-            _json("tc", "-j", "filter", "show", "dev", device, kind)
-            for kind in ("ingress", "egress")
-        ):
-            _run("tc", "qdisc", "del", "dev", device, "clsact")
-    if instance.ipv6.port in devices:
-        _set_mtu(instance.ipv6.port, instance.ipv6.mtu)
+    notes = _notes(instance)
+    if notes is not None:
+        _take_off(instance, notes)
 
 
 def status(instance: Instance) -> ShimStatus:
     """What is attached now, and its counters. Raises ShimError."""
     _require_root()
-    source = resources.files("ryu_lw4o6.softwire").joinpath("softwire.bpf.c").read_bytes()
     found = []
+    maps: dict[str, int] = {}
     for hook in hooks(instance):
         program = _program(hook) if _exists(hook.device) else None
         mode = ""
-        if program and hook.kind == "xdp":
-            mode = "generic" if _xdp(hook.device).get("mode") == 2 else "native"
+        if program is not None:
+            maps = _maps_of_program(program) | maps
+            if hook.kind == "xdp":
+                mode = "generic" if _xdp(hook.device).get("mode") == _GENERIC else "native"
         found.append(HookStatus(hook, program is not None, mode))
-    maps = _maps(instance) if _exists(instance.ipv6.port) else None
-    if maps is None:
-        return ShimStatus(tuple(found), False, (), {})
-    rows = _json("bpftool", "-j", "map", "dump", "id", str(maps["aftr_addresses"]))
-    addresses = sorted(IPv6Address(_bytes(row["key"])) for row in rows)
     return ShimStatus(
-        tuple(found), _has_digest(maps, source), tuple(addresses), _counters(maps["counters"])
+        tuple(found),
+        "settings" in maps and _digest_of(maps) == _digest(_source()),
+        _addresses(maps["aftr_addresses"]) if "aftr_addresses" in maps else (),
+        _counters(maps["counters"]) if "counters" in maps else {},
     )
 
 
 # --- loading --------------------------------------------------------------------------------------
+
+
+def _source() -> bytes:
+    return resources.files("ryu_lw4o6.softwire").joinpath("softwire.bpf.c").read_bytes()
 
 
 def _digest(source: bytes) -> bytes:
@@ -181,7 +190,8 @@ def _compile(source: bytes) -> Path:
     target = CACHE / f"softwire-{_digest(source).hex()}.o"
     if target.exists():
         return target
-    CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    CACHE.chmod(0o700)
     with tempfile.TemporaryDirectory(dir=CACHE) as directory:
         c_file, o_file = Path(directory, "softwire.bpf.c"), Path(directory, "softwire.o")
         c_file.write_bytes(source)
@@ -212,7 +222,7 @@ def _bpf_file_system() -> Iterator[Path]:
         os.rmdir(directory)
 
 
-def _load_and_attach(instance: Instance, compiled: Path, digest: bytes) -> None:
+def _load_and_attach(instance: Instance, compiled: Path, notes: _Notes) -> None:
     with _bpf_file_system() as mounted:
         pins = mounted / "shim"
         _run(
@@ -222,8 +232,16 @@ def _load_and_attach(instance: Instance, compiled: Path, digest: bytes) -> None:
         )  # fmt: skip
         maps: dict[str, int] = {}
         for program in pins.iterdir():
-            maps |= _maps_of(_json("bpftool", "-j", "prog", "show", "pinned", str(program)))
-        _fill(instance, maps, digest)
+            maps |= _map_ids(_json("bpftool", "-j", "prog", "show", "pinned", str(program)))
+        _fill(instance, maps, notes)
+        for device in _devices(instance):
+            if not _has_clsact(device):
+                _run(
+                    "tc", "qdisc", "add", "dev", device, "clsact",
+                    failure=f"{device} takes no clsact qdisc",
+                    suggestion="Use a kernel with CONFIG_NET_SCH_INGRESS, or remove its "
+                    "ingress qdisc",
+                )  # fmt: skip
         for hook in hooks(instance):
             pin = str(pins / hook.program)
             if hook.kind == "xdp":
@@ -234,7 +252,7 @@ def _load_and_attach(instance: Instance, compiled: Path, digest: bytes) -> None:
 
 def _attach_xdp(device: str, pin: str) -> None:
     attached = _xdp(device)
-    if attached.get("mode") != 2:
+    if attached.get("mode") != _GENERIC:
         native = subprocess.run(
             ["ip", "-force", "link", "set", "dev", device, "xdpdrv", "pinned", pin],
             capture_output=True, text=True,
@@ -254,14 +272,6 @@ def _attach_xdp(device: str, pin: str) -> None:
 
 
 def _attach_tc(device: str, kind: str, pin: str) -> None:
-    if not any(
-        q.get("kind") == "clsact" for q in _json("tc", "-j", "qdisc", "show", "dev", device)
-    ):
-        _run(
-            "tc", "qdisc", "add", "dev", device, "clsact",
-            failure=f"{device} takes no clsact qdisc",
-            suggestion="Use a kernel with CONFIG_NET_SCH_INGRESS, or remove its ingress qdisc",
-        )  # fmt: skip
     _run(
         "tc", "filter", "replace", "dev", device, kind, "pref", _PREF, "handle", "1",
         "bpf", "da", "object-pinned", pin,
@@ -270,7 +280,49 @@ def _attach_tc(device: str, kind: str, pin: str) -> None:
     )  # fmt: skip
 
 
-def _fill(instance: Instance, maps: dict[str, int], digest: bytes) -> None:
+def _take_off(instance: Instance, notes: _Notes) -> None:
+    for hook in _all_hooks(instance):
+        if _exists(hook.device):
+            _remove(hook)
+    for bit, device in enumerate(_devices(instance)):
+        ours = notes.clsact_made & 1 << bit and _exists(device) and _has_clsact(device)
+        if ours and not _filters(device):
+            _run("tc", "qdisc", "del", "dev", device, "clsact")
+    if _exists(instance.ipv6.port):
+        _set_mtu(instance.ipv6.port, notes.mtu_before)
+
+
+def _remove(hook: Hook) -> None:
+    if _program(hook) is None:
+        return
+    if hook.kind == "xdp":
+        mode = "xdpgeneric" if _xdp(hook.device).get("mode") == _GENERIC else "xdpdrv"
+        _run("ip", "link", "set", "dev", hook.device, mode, "off")
+    else:
+        _run("tc", "filter", "del", "dev", hook.device, hook.kind, "pref", _PREF)
+
+
+@dataclass(frozen=True, slots=True)
+class _Notes:
+    """What the loader writes down for itself, beside the MAC address in ``struct settings``."""
+
+    digest: bytes
+    mtu_before: int
+    clsact_made: int
+
+    def pack(self) -> bytes:
+        return struct.pack("=8sII", self.digest, self.mtu_before, self.clsact_made)
+
+
+def _new_notes(instance: Instance, digest: bytes, before: _Notes | None) -> _Notes:
+    mtu = before.mtu_before if before else _link(instance.ipv6.port)["mtu"]
+    made = before.clsact_made if before else 0
+    for bit, device in enumerate(_devices(instance)):
+        made |= (not _has_clsact(device)) << bit
+    return _Notes(digest, mtu, made)
+
+
+def _fill(instance: Instance, maps: dict[str, int], notes: _Notes | None = None) -> None:
     """Write the instance's addresses; remove those that are no longer its own."""
     addresses = instance.aftr_addresses
     _replace(maps["aftr_addresses"], {a.packed: b"\1" for a in addresses})
@@ -278,14 +330,21 @@ def _fill(instance: Instance, maps: dict[str, int], digest: bytes) -> None:
         maps["br_addresses"],
         {br_tag(a).to_bytes(4, sys.byteorder): a.packed for a in addresses},
     )
-    _update(maps["settings"], bytes(4), _mac(instance.ipv4.port) + bytes(2) + digest)
+    kept = notes.pack() if notes else _settings(maps)[8:]
+    _update(maps["settings"], bytes(4), _mac(instance.ipv4.port) + bytes(2) + kept)
 
 
 # --- looking ----------------------------------------------------------------------------------
 
 
+def _devices(instance: Instance) -> tuple[str, str]:
+    return instance.ipv6.port, instance.ipv4.port
+
+
 def _exists(device: str) -> bool:
-    return Path("/proc/self/net/dev").read_text().find(f"{device}:") >= 0
+    # Not from /sys, which may show the NICs of another network namespace.
+    lines = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
+    return device in (line.rpartition(":")[0].strip() for line in lines)
 
 
 def _link(device: str) -> dict[str, Any]:
@@ -304,6 +363,12 @@ def _mac(device: str) -> bytes:
     return bytes.fromhex(_link(device)["address"].replace(":", ""))
 
 
+def _raise_mtu(instance: Instance) -> None:
+    needed = instance.ipv6.mtu + ADDED
+    if _link(instance.ipv6.port)["mtu"] < needed:
+        _set_mtu(instance.ipv6.port, needed)
+
+
 def _set_mtu(device: str, mtu: int) -> None:
     if _link(device)["mtu"] != mtu:
         _run(
@@ -313,29 +378,54 @@ def _set_mtu(device: str, mtu: int) -> None:
         )  # fmt: skip
 
 
+def _has_clsact(device: str) -> bool:
+    qdiscs = _json("tc", "-j", "qdisc", "show", "dev", device)
+    return any(qdisc.get("kind") == "clsact" for qdisc in qdiscs)
+
+
 def _program(hook: Hook) -> int | None:
     """The id of our program at a hook, None if it is not there."""
     if hook.kind == "xdp":
         program = _xdp(hook.device).get("prog", {})
-        ours = program.get("name") == hook.program
-        return int(program["id"]) if ours else None
-    for row in _json("tc", "-j", "filter", "show", "dev", hook.device, hook.kind):
-        if str(row.get("pref")) == _PREF and "prog" in row.get("options", {}):
-            return int(row["options"]["prog"]["id"])
-    return None
+    else:
+        program = _filter_at_our_place(hook.device, hook.kind).get("prog", {})
+    return int(program["id"]) if program.get("name") == hook.program else None
 
 
-def _refuse_foreign_xdp(device: str, wanted: Iterable[Hook]) -> None:
-    ours = {hook.program for hook in wanted}
+def _filter_at_our_place(device: str, kind: str) -> dict[str, Any]:
+    for row in _json("tc", "-j", "filter", "show", "dev", device, kind):
+        if str(row.get("pref")) == _PREF and "options" in row:
+            options: dict[str, Any] = row["options"]
+            return options
+    return {}
+
+
+def _filters(device: str) -> list[Any]:
+    return [
+        row
+        for kind in ("ingress", "egress")
+        for row in _json("tc", "-j", "filter", "show", "dev", device, kind)
+    ]
+
+
+def _refuse_foreign_programs(device: str, instance: Instance) -> None:
+    ours = {hook.program for hook in _all_hooks(instance)}
     name = _xdp(device).get("prog", {}).get("name")
     if name is not None and name not in ours:
         raise ShimError(
             f"{device} already has another XDP program ({name})",
             f"Take it off if it is not needed: ip link set dev {device} xdp off",
         )
+    for kind in ("ingress", "egress"):
+        options = _filter_at_our_place(device, kind)
+        if options and options.get("prog", {}).get("name") not in ours:
+            raise ShimError(
+                f"{device} already has another tc filter with pref {_PREF} at {kind}",
+                "Give that filter another pref; the shim needs this one",
+            )
 
 
-def _maps_of(program: dict[str, Any]) -> dict[str, int]:
+def _map_ids(program: dict[str, Any]) -> dict[str, int]:
     found = {}
     for number in program.get("map_ids", []):
         name = _json("bpftool", "-j", "map", "show", "id", str(number)).get("name", "")
@@ -343,26 +433,52 @@ def _maps_of(program: dict[str, Any]) -> dict[str, int]:
     return found
 
 
+def _maps_of_program(number: int) -> dict[str, int]:
+    return _map_ids(_json("bpftool", "-j", "prog", "show", "id", str(number)))
+
+
 def _maps(instance: Instance) -> dict[str, int] | None:
-    """The maps of the attached shim by name; None if it is not attached as a whole."""
+    """The maps of the attached shim by name; None if it is not attached as a whole, or in parts
+    that were not loaded together."""
     maps: dict[str, int] = {}
     for hook in hooks(instance):
         program = _program(hook)
         if program is None:
             return None
-        maps |= _maps_of(_json("bpftool", "-j", "prog", "show", "id", str(program)))
-    return maps
+        found = _maps_of_program(program)
+        if any(maps.get(name, number) != number for name, number in found.items()):
+            return None
+        maps |= found
+    return maps if {"aftr_addresses", "br_addresses", "settings", "counters"} <= set(maps) else None
 
 
-def _has_digest(maps: dict[str, int], source: bytes) -> bool:
+def _settings(maps: dict[str, int]) -> bytes:
     rows = _json("bpftool", "-j", "map", "dump", "id", str(maps["settings"]))
-    return _bytes(rows[0]["value"])[8:] == _digest(source)
+    return _bytes(rows[0]["value"])
 
 
-def _is_current(instance: Instance, maps: dict[str, int], source: bytes) -> bool:
-    return {"aftr_addresses", "br_addresses", "settings", "counters"} <= set(maps) and _has_digest(
-        maps, source
-    )
+def _digest_of(maps: dict[str, int]) -> bytes:
+    return _settings(maps)[8:16]
+
+
+def _notes(instance: Instance) -> _Notes | None:
+    """What was written down when the shim was first attached; None if nothing of it is attached."""
+    programs = [_program(hook) for hook in _all_hooks(instance) if _exists(hook.device)]
+    attached = [number for number in programs if number is not None]
+    for number in attached:
+        maps = _maps_of_program(number)
+        if "settings" in maps:
+            return _Notes(*struct.unpack("=8sII", _settings(maps)[8:24]))
+    if not attached:
+        return None
+    # Somebody took off the program that held the notes.
+    mtu = _link(instance.ipv6.port)["mtu"] if _exists(instance.ipv6.port) else 0
+    return _Notes(bytes(8), min(mtu, instance.ipv6.mtu), 0b11)
+
+
+def _addresses(number: int) -> tuple[IPv6Address, ...]:
+    rows = _json("bpftool", "-j", "map", "dump", "id", str(number))
+    return tuple(sorted(IPv6Address(_bytes(row["key"])) for row in rows))
 
 
 def _counters(number: int) -> dict[str, int]:

@@ -1,0 +1,132 @@
+"""What the shim is to do with a frame, in plain Python, written from the RFCs.
+
+Slow and obvious where softwire.bpf.c is fast; the tests hold one against the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+EXTENSIONS = {0, 43, 44, 51, 60}  # hop-by-hop, routing, fragment, authentication, destination
+TEB = bytes.fromhex("00006558")
+ANYTHING_BUT_PORTS = bytes.fromhex("024c00000000")
+
+
+def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
+    """The frame that Open vSwitch is to see; None for one that is refused."""
+    tagged, at = False, 12
+    while at < 20 and frame[at : at + 2] in (b"\x81\x00", b"\x88\xa8"):
+        tagged, at = True, at + 4
+    ipv6 = frame[at + 2 : at + 42]
+    if len(frame) < 54 or frame[at : at + 2] != b"\x86\xdd" or len(ipv6) < 40:
+        return frame
+    next_header, payload_length = ipv6[6], int.from_bytes(ipv6[4:6], "big")
+    if next_header not in EXTENSIONS | {4, 47} or ipv6[24:40] not in addresses:
+        return frame
+    if tagged:
+        return None
+    rest = frame[54:]
+    if next_header == 60:
+        if len(rest) < 8 or payload_length < 8:
+            return None
+        if rest[0] == 4:
+            if rest[1] or not _may_skip(rest[2:8]):
+                return None
+            rest, next_header, payload_length = rest[8:], 4, payload_length - 8
+    if next_header != 4:
+        return None if _leads_to_gre(next_header, rest) else frame
+    if not _is_ipv4(rest, payload_length) or payload_length > 0xFFFF - 18:
+        return None
+    ipv6 = ipv6[:4] + (payload_length + 18).to_bytes(2, "big") + bytes([47]) + ipv6[7:]
+    mark = icmp_mark(rest) if rest[9] == 1 else bytes.fromhex("024b00000000")
+    inner = bytes.fromhex("024b00000001") + mark + b"\x08\x00"
+    return frame[:14] + ipv6 + TEB + inner + rest
+
+
+def internet_to_ovs(frame: bytes) -> bytes:
+    """The same on the IPv4 NIC."""
+    if len(frame) < 34 or frame[12:14] != b"\x08\x00" or frame[23] != 1:
+        return frame
+    return frame[:6] + icmp_mark(frame[14:]) + frame[12:]
+
+
+def ovs_to_wire(frame: bytes, br_addresses: Mapping[int, bytes]) -> bytes | None:
+    """The frame that leaves by the IPv6 NIC; None for one that is refused."""
+    if len(frame) < 72 or frame[12:14] != b"\x86\xdd" or frame[20] != 47:
+        return frame
+    if frame[54:60] != TEB + b"\x02\x4b":
+        return frame
+    source = br_addresses.get(int.from_bytes(frame[60:64], "big"))
+    length = int.from_bytes(frame[18:20], "big")
+    if source is None or length < 38:
+        return None
+    ipv6 = frame[14:18] + (length - 18).to_bytes(2, "big") + b"\x04" + frame[21:22] + source
+    return frame[:14] + ipv6 + frame[38:54] + frame[72:]
+
+
+def _may_skip(options: bytes) -> bool:
+    """Whether these options fill their space exactly and none forbids skipping (RFC 8200 4.2)."""
+    while options:
+        if options[0] & 0xC0:
+            return False
+        if options[0] == 0:
+            options = options[1:]
+        elif len(options) < 2 or len(options) < 2 + options[1]:
+            return False
+        else:
+            options = options[2 + options[1] :]
+    return True
+
+
+def _leads_to_gre(next_header: int, rest: bytes) -> bool:
+    for _ in range(6):
+        if next_header not in EXTENSIONS:
+            break
+        if len(rest) < 8:
+            return False
+        if next_header == 44:
+            if int.from_bytes(rest[2:4], "big") >> 3:
+                return rest[0] == 47
+            length = 8
+        else:
+            length = (rest[1] + 2) * 4 if next_header == 51 else (rest[1] + 1) * 8
+        next_header, rest = rest[0], rest[length:]
+    return next_header == 47 or next_header in EXTENSIONS
+
+
+def _is_ipv4(packet: bytes, payload_length: int) -> bool:
+    if len(packet) < 20 or payload_length < 20 or packet[0] >> 4 != 4:
+        return False
+    header, total = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
+    return 20 <= header <= total <= payload_length <= len(packet)
+
+
+def icmp_mark(packet: bytes) -> bytes:
+    """eth_src for an ICMPv4 packet: far port, near port (RFC 7596 8.1)."""
+    upper = _upper_layer(packet)
+    if upper is None:
+        return ANYTHING_BUT_PORTS
+    if upper[0] in (0, 8):
+        return b"\x02\x4b" + upper[4:6] * 2
+    if upper[0] not in (3, 11, 12):
+        return ANYTHING_BUT_PORTS
+    quoted = upper[8:]
+    if len(quoted) < 20 or quoted[0] >> 4 != 4:
+        return ANYTHING_BUT_PORTS
+    ports = _upper_layer(quoted)
+    if ports is None:
+        return ANYTHING_BUT_PORTS
+    if quoted[9] in (6, 17, 33, 132, 136):
+        return b"\x02\x4b" + ports[:4]
+    if quoted[9] == 1 and ports[0] in (0, 8):
+        return b"\x02\x4b" + ports[4:6] * 2
+    return ANYTHING_BUT_PORTS
+
+
+def _upper_layer(packet: bytes) -> bytes | None:
+    """What follows the IPv4 header, at least 8 bytes of it, unless it is a later fragment."""
+    header = (packet[0] & 15) * 4
+    fragment_offset = int.from_bytes(packet[6:8], "big") & 0x1FFF
+    if header < 20 or fragment_offset or len(packet) < header + 8:
+        return None
+    return packet[header:]
