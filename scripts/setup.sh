@@ -21,7 +21,7 @@ die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 quietly() {
     if ! "$@" >>"$LOG" 2>&1; then
         tail -n 30 "$LOG" >&2
-        die "failed: $1 ${2-} ... (the whole log: $PWD/$LOG)"
+        die "this failed: $* (its output is above, and in $PWD/$LOG)"
     fi
 }
 
