@@ -161,7 +161,7 @@ def ryu_manager(venv: Path, config: Path) -> Iterator[tuple[subprocess.Popen[str
 
 def listeners() -> set[str]:
     """ADDRESS:PORT of everything that listens in this network namespace."""
-    return {line.split()[3] for line in run("ss", "-Hltnu").stdout.splitlines()}
+    return {line.split()[4] for line in run("ss", "-Hltnu").stdout.splitlines()}
 
 
 def test_controller_runs_and_listens_on_loopback_only(venv: Path, example: Path) -> None:
