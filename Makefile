@@ -30,11 +30,12 @@ test-fast: setup ## run the tests that need neither root nor a network
 
 .PHONY: lint
 lint: setup ## check style, types and layers
-	@$(BIN)/ruff check --quiet $(SOURCES)
-	@$(BIN)/ruff format --check --quiet --diff $(SOURCES)
-	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --no-cache >build/lint-imports.log || { cat build/lint-imports.log; exit 1; }
-	@echo "PASS: style, types and layers."
+	@mkdir -p build; bad=0; \
+	$(BIN)/ruff check --quiet $(SOURCES) || bad=1; \
+	$(BIN)/ruff format --check --quiet --diff $(SOURCES) || bad=1; \
+	$(BIN)/mypy || bad=1; \
+	$(BIN)/lint-imports --no-cache >build/imports.log || { cat build/imports.log; bad=1; }; \
+	[ $$bad = 0 ] && echo "PASS: style, types and layers." || { echo "FAIL: see above."; exit 1; }
 
 .PHONY: format
 format: setup ## put the sources into the project's style
@@ -55,6 +56,7 @@ bench: setup ## measure flows, packets and requests per second (as root)
 
 .PHONY: docs
 docs: setup ## write the pages that are made from the sources
+	@mkdir -p build
 	@$(BIN)/lw4o6 pipeline >build/pipeline.md && mv build/pipeline.md docs/pipeline.md
 
 .PHONY: wheel
