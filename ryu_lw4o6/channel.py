@@ -26,6 +26,7 @@ Tap = Callable[[int, int, bytes], bool]
 """Takes (message type, transaction id, whole message); True if it has dealt with it."""
 
 _HEADER = struct.Struct("!BBHI")
+_HELLO = 0
 _BULK = 256 * 1024
 _MESSAGES_PER_TURN = 256
 
@@ -78,6 +79,8 @@ def _receive(datapath: Any) -> None:
             at += length
             handler: Tap | None = getattr(datapath, "lw4o6_tap", None)
             try:
+                if kind == _HELLO:
+                    _check_hello(message)
                 if handler is None or not handler(kind, xid, message):
                     _to_ryu(datapath, version, kind, length, xid, message)
             except (ValueError, struct.error) as error:
@@ -91,6 +94,17 @@ def _receive(datapath: Any) -> None:
                 turn = 0
                 hub.sleep(0)
         pending = pending[at:]
+
+
+def _check_hello(message: bytes) -> None:
+    """Raise ValueError for a HELLO with an element shorter than its own header: Ryu would read
+    that element again and again, and the whole controller would stand still."""
+    at = _HEADER.size
+    while at + 4 <= len(message):
+        (length,) = struct.unpack_from("!H", message, at + 2)
+        if length < 4:
+            raise ValueError(f"HELLO element of length {length}")
+        at += length + -length % 8
 
 
 def _to_ryu(datapath: Any, version: int, kind: int, length: int, xid: int, message: bytes) -> None:

@@ -15,6 +15,10 @@ from ryu_lw4o6.softwire import shim
 
 DEFAULT_CONTROLLER = "tcp:127.0.0.1:6653"
 HOP_LIMIT = 255
+RECONNECT_SECONDS = 1
+PROBE_SECONDS = 10
+"""After so long without a word from the controller Open vSwitch asks, and after as long again
+without an answer it reconnects."""
 _OFFLOADS = ("rx", "tx", "gro", "gso", "tso")
 _OVS_SECONDS = "20"
 
@@ -97,11 +101,13 @@ def address_local(instance: Instance) -> Iterator[Step]:
 
 
 def connect(instance: Instance, controller: str) -> Iterator[Step]:
+    ovs_vsctl = "ovs-vsctl", f"--timeout={_OVS_SECONDS}"
+    yield _step(*ovs_vsctl, "set-controller", instance.bridge, controller)
+    # ovs-vswitchd heeds some of these only when they change on a connection that is up.
     yield _step(
-        "ovs-vsctl", f"--timeout={_OVS_SECONDS}",
-        "set-controller", instance.bridge, controller,
-        "--", "set", "controller", instance.bridge, "connection_mode=out-of-band",
-        "max_backoff=1000",
+        *ovs_vsctl, "set", "controller", instance.bridge,
+        f"max_backoff={RECONNECT_SECONDS * 1000}", "connection_mode=out-of-band",
+        f"inactivity_probe={PROBE_SECONDS * 1000}",
     )  # fmt: skip
 
 

@@ -105,6 +105,7 @@ class Ovs:
         command = [
             "ovs-vsctl", "add-br", name, "--", "set", "bridge", name, "datapath_type=netdev",
             "fail_mode=secure", "protocols=OpenFlow13", "other-config:datapath-id=0000000000000001",
+            "other-config:disable-in-band=true",
         ]  # fmt: skip
         for port in ports:
             command += ["--", "add-port", name, port]
@@ -113,9 +114,16 @@ class Ovs:
             "type=ip6gre", "options:remote_ip=flow", "options:local_ip=flow",
             "options:tos=inherit", "options:ttl=255",
             "--", "set-controller", name, controller,
-            "--", "set", "controller", name, "max_backoff=1000", "connection_mode=out-of-band",
         ]  # fmt: skip
         self(*command)
+
+    def reconnect(self, bridge: str) -> None:
+        """Let the bridge connect to its controller now, instead of after its back-off."""
+        # Another name for the same controller. Without any controller for a moment, Open vSwitch
+        # would flush the flows.
+        target = self("ovs-vsctl", "get-controller", bridge).strip()
+        same = {"tcp:127.0.0.1:6653": "tcp:127.0.0.1"}.get(target, "tcp:127.0.0.1:6653")
+        self("ovs-vsctl", "set-controller", bridge, same)
 
     def flows(self, bridge: str) -> list[str]:
         """The flows of a bridge, statistics removed, sorted."""

@@ -1,0 +1,82 @@
+"""A real ryu-manager beside a real Open vSwitch, for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.support.ovs import Ovs, wait_for
+
+BIN = Path(sys.executable).parent
+
+CONFIG = """\
+store: sqlite:///{directory}/bindings.sqlite
+prefixes:
+  - {{prefix: 192.0.2.0/24, psid_offset: 6, psid_length: 6}}
+  - {{prefix: 203.0.113.0/29}}
+bindings:
+  - {{lwb4: "2001:db8:b4::1", ipv4: 192.0.2.1, psid: 3}}
+instances:
+  - name: lwaftr1
+    datapath_id: 1
+    bridge: br0
+    aftr_addresses: ["2001:db8:ffff::1"]
+    ipv6: {{port: eth6, address: "2001:db8:1::1/64"}}
+    ipv4: {{port: eth4, address: 198.51.100.1/24, next_hop: 198.51.100.254}}
+"""
+
+
+class Controller:
+    """ryu-manager in the namespace of ``ovs``, and a REST client there."""
+
+    def __init__(self, ovs: Ovs, config: str = CONFIG) -> None:
+        self.ovs = ovs
+        self.config = ovs.directory / "lw4o6.yaml"
+        self.config.write_text(config.format(directory=ovs.directory))
+        self.log = ovs.directory / "ryu.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def spawn(self, *options: str) -> subprocess.Popen[bytes]:
+        """Start a ryu-manager, without waiting for anything."""
+        with self.log.open("ab") as log:
+            return self.ovs.popen(
+                str(BIN / "ryu-manager"), "ryu_lw4o6.app", "rest.app",
+                "--lw4o6-config", str(self.config), *options,
+                stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+
+    def start(self, *options: str) -> None:
+        """Start it and wait until its switch is ready."""
+        self._process = self.spawn(*options)
+        wait_for("it listens", lambda: ":6653 " in self.ovs("ss", "-Hltn"), 30)
+        self.ovs.reconnect("br0")
+        wait_for("the switch is ready", self.ready, 30)
+
+    def ready(self) -> bool:
+        with contextlib.suppress(AssertionError, ValueError):
+            status, body = self.rest("GET", "/v1/switches")
+            return status == 200 and body["switches"][0]["state"] == "ready"
+        return False
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait(10)
+            self._process = None
+
+    def rest(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        command = ["curl", "-sS", "-m", "20", "-X", method, "-w", "\n%{http_code}"]
+        if body is not None:
+            command += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+        text, _, status = self.ovs(*command, f"http://127.0.0.1:8080{path}").rpartition("\n")
+        return int(status), json.loads(text) if text.strip() else None
+
+    def switch(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.rest("GET", "/v1/switches/lwaftr1")[1]
+        return found
