@@ -130,7 +130,9 @@ class Builder:
                 RUN.rmdir()
 
     def healthy(self) -> bool:
-        return all(_namespace_exists(self.lab.namespace(n)) for n in self.lab.nodes) and self.ready()
+        return (
+            all(_namespace_exists(self.lab.namespace(n)) for n in self.lab.nodes) and self.ready()
+        )
 
     def _build_network(self) -> None:
         lab = self.lab
