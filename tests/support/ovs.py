@@ -50,7 +50,7 @@ class Ovs:
         """Start a process inside the namespace."""
         return subprocess.Popen(
             ["nsenter", f"--net=/run/netns/{self.name}", *command],
-            env=self.environment, **kwargs,  # type: ignore[call-overload]
+            env=self.environment, **kwargs,
         )  # fmt: skip
 
     def __call__(self, *command: str, check: bool = True) -> str:
