@@ -6,10 +6,12 @@ the ovsdb-server (``OVS_RUNDIR``) of whoever calls.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ryu_lw4o6 import receive_buffers
 from ryu_lw4o6.core.settings import Datapath, Instance
 from ryu_lw4o6.softwire import shim
 
@@ -130,10 +132,19 @@ def up(instance: Instance, controller: str = DEFAULT_CONTROLLER) -> None:
     _run(prepare_nics(instance))
     shim.attach(instance)
     _run(build_bridge(instance, hwaddr))
+    with contextlib.suppress(OSError):  # a container may not let us; status shows what there is
+        receive_buffers.enlarge(_packet_ports(instance))
     _run(address_local(instance))
     # Setting the same controller again would drop the connection.
     if _output("ovs-vsctl", "get-controller", instance.bridge) != controller:
         _run(connect(instance, controller))
+
+
+def _packet_ports(instance: Instance) -> list[str]:
+    """The NICs that ovs-vswitchd itself reads."""
+    if instance.datapath is Datapath.KERNEL:
+        return []
+    return [instance.ipv6.port, instance.ipv4.port]
 
 
 def down(instance: Instance) -> None:
@@ -151,15 +162,21 @@ def status(instance: Instance) -> list[tuple[str, str]]:
         return [("bridge", f"{bridge} does not exist; run lw4o6 switch up")]
     rows = [("bridge", f"{bridge} ({instance.datapath})")]
     ports = _output("ovs-vsctl", "list-ports", bridge).split()
+    buffers: dict[str, int] = {}
+    with contextlib.suppress(OSError):
+        buffers = receive_buffers.sizes(_packet_ports(instance))
     for port in (instance.ipv6.port, instance.ipv4.port, instance.softwire_port):
         error = ""
         if port in ports:
             error = _output("ovs-vsctl", "get", "interface", port, "error").strip('"[]')
-        rows.append((f"port {port}", error or ("up" if port in ports else "MISSING")))
+        state = error or ("up" if port in ports else "MISSING")
+        if port in buffers:
+            state += f", receive buffer {buffers[port] >> 10} KiB"
+        rows.append((f"port {port}", state))
     controller = _output("ovs-vsctl", "get-controller", bridge)
     connected = _output("ovs-vsctl", "--bare", "--columns=is_connected", "list", "controller")
     state = "connected" if "true" in connected.split() else "not connected"
-    rows.append(("controller", f"{controller or 'none'}: {state}" if controller else "none"))
+    rows.append(("controller", f"{controller}: {state}" if controller else "none"))
     found = shim.status(instance)
     rows.append(("softwire shim", "attached" if found.attached else "NOT ATTACHED"))
     return rows

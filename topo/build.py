@@ -182,9 +182,12 @@ class Builder:
     def _start_ovs(self) -> None:
         self.start_database()
         self.start_switch()
-        config = self.directory / "lw4o6.yaml"
-        config.write_text(self.lab.config(str(self.directory)))
-        self.run(SWITCH, "lw4o6", "switch", "up", str(config))
+        (self.directory / "lw4o6.yaml").write_text(self.lab.config(str(self.directory)))
+        self.prepare_switch()
+
+    def prepare_switch(self) -> None:
+        """Does no harm to a switch that is ready."""
+        self.run(SWITCH, "lw4o6", "switch", "up", str(self.directory / "lw4o6.yaml"))
 
     def start_database(self) -> None:
         database, sock = self.directory / "conf.db", self.directory / "db.sock"
