@@ -1,4 +1,4 @@
-"""What a configuration file says, as checked values. ``config.py`` reads the file into these."""
+"""What a configuration file says, as checked values. ``config`` reads the file into these."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 from ryu_lw4o6.core.binding import Binding, Prefix
 
+DEFAULT_STORE_URL = "sqlite:////var/lib/lw4o6/bindings.sqlite"
+DEFAULT_MTU = 1500
+DEFAULT_BRIDGE = "br-lwaftr"
+DEFAULT_SOFTWIRE_PORT = "softwire0"
 IPV6_HEADER = 40
 """Bytes a softwire adds to an IPv4 packet (RFC 2473 section 3.1)."""
 
@@ -27,7 +31,7 @@ class Ipv6Side:
     port: str
     address: IPv6Interface
     next_hop: IPv6Address | None = None
-    mtu: int = 1500
+    mtu: int = DEFAULT_MTU
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class Ipv4Side:
     port: str
     address: IPv4Interface
     next_hop: IPv4Address
-    mtu: int = 1500
+    mtu: int = DEFAULT_MTU
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +72,8 @@ class Instance:
     ipv4: Ipv4Side
     aftr_addresses: tuple[IPv6Address, ...]
     prefixes: tuple[Prefix, ...]
-    bridge: str = "br-lwaftr"
-    softwire_port: str = "softwire0"
+    bridge: str = DEFAULT_BRIDGE
+    softwire_port: str = DEFAULT_SOFTWIRE_PORT
     datapath: Datapath = Datapath.USERSPACE
     hairpinning: bool = True
     icmp: IcmpPolicy = field(default_factory=IcmpPolicy)
@@ -105,7 +109,7 @@ class Settings:
     instances: tuple[Instance, ...]
     prefixes: tuple[Prefix, ...]
     bindings: tuple[Binding, ...] = ()
-    store_url: str = "sqlite:////var/lib/lw4o6/bindings.sqlite"
+    store_url: str = DEFAULT_STORE_URL
     rest: RestSettings = field(default_factory=RestSettings)
 
     def instance(self, datapath_id: int) -> Instance | None:

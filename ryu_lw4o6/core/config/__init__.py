@@ -1,0 +1,73 @@
+"""Reads a configuration file into ``Settings``, or says everything that is wrong with it."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from ryu_lw4o6.core.config import values
+from ryu_lw4o6.core.config.bindings import BindingReader
+from ryu_lw4o6.core.config.document import Entry, parse, read_text, value_of
+from ryu_lw4o6.core.config.instances import read_instances, read_prefixes
+from ryu_lw4o6.core.config.problems import Bad, ConfigError, Problem
+from ryu_lw4o6.core.settings import DEFAULT_STORE_URL, RestSettings, Settings
+
+__all__ = ["ConfigError", "Problem", "load"]
+
+_MAX_FILE = 4 << 20
+_MAX_TOKEN_FILE = 4096
+_KEYS = ("store", "rest", "prefixes", "bindings", "bindings_csv", "instances")
+
+
+def load(path: Path) -> Settings:
+    """Read and check a configuration file. Raises ConfigError with every problem found."""
+    problems: list[Problem] = []
+    settings = None
+    try:
+        root = Entry(parse(read_text(path, _MAX_FILE)), "", str(path), problems)
+        settings = _read(root, path.parent)
+    except Bad as bad:
+        problems.append(Problem(str(path), bad.line, "", bad.reason, bad.suggestion))
+    if problems or settings is None:
+        raise ConfigError(sorted(problems, key=lambda p: (p.file != str(path), p.line or 0)))
+    return settings
+
+
+def _read(root: Entry, directory: Path) -> Settings | None:
+    top = root.fields(_KEYS, ("prefixes", "instances"))
+    if top is None:
+        return None
+    prefixes = read_prefixes(top.get("prefixes"))
+    instances = read_instances(top.get("instances"), prefixes)
+    reader = BindingReader(prefixes, instances)
+    bindings = [
+        *(reader.inline(top["bindings"]) if "bindings" in top else ()),
+        *(reader.csv(top["bindings_csv"], directory) if "bindings_csv" in top else ()),
+    ]
+    return Settings(
+        tuple(instances.instances),
+        tuple(prefixes.prefixes),
+        tuple(bindings),
+        value_of(top, "store", values.store_url, DEFAULT_STORE_URL),
+        _read_rest(top.get("rest"), directory),
+    )
+
+
+def _read_rest(entry: Entry | None, directory: Path) -> RestSettings:
+    default = RestSettings()
+    found = entry.fields(("token_file", "max_body")) if entry else None
+    if not found:
+        return default
+    max_body = value_of(found, "max_body", values.integer(1024, 1 << 30), default.max_body)
+    token = value_of(found, "token_file", lambda name: _read_token(directory / name))
+    return RestSettings(token, max_body)
+
+
+def _read_token(path: Path) -> str:
+    try:
+        text = read_text(path, _MAX_TOKEN_FILE)
+        if path.stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+            raise Bad("can be read or changed by others", f"Run chmod o=,g-w {path}")
+        return values.token(text)
+    except Bad as bad:
+        raise Bad(f"{path}: {bad.reason}", bad.suggestion) from None
