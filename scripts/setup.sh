@@ -9,6 +9,7 @@ PACKAGES=(
     clang libbpf-dev linux-libc-dev bpftool             # the softwire shim
     iproute2 ethtool procps util-linux                  # switch and lab
     nftables iperf3 iputils-ping tcpdump curl           # lab
+    postgresql-15                                       # a store that controllers share
 )
 VENV=.venv
 STAMP=$VENV/.lw4o6-setup
@@ -49,14 +50,15 @@ missing_packages() {
     done
 }
 
-# Debian starts a service when it installs it. The lab brings its own Open vSwitch; one that was
-# there before, and is somebody's, is not touched.
+# Debian starts a service when it installs it. Lab and tests bring their own Open vSwitch and
+# PostgreSQL; one that was there before, and is somebody's, is not touched.
 install_packages() {
-    local policy=/usr/sbin/policy-rc.d with_switch=false
-    [[ " $* " == *" openvswitch-switch "* ]] && with_switch=true
-    if $with_switch && [[ ! -e $policy ]]; then
+    local policy=/usr/sbin/policy-rc.d service services=()
+    [[ " $* " == *" openvswitch-switch "* ]] && services+=(openvswitch-switch)
+    [[ " $* " == *" postgresql-15 "* ]] && services+=(postgresql)
+    if ((${#services[@]})) && [[ ! -e $policy ]]; then
         trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-        printf '#!/bin/sh\ncase "$1" in openvswitch*|ovs*) exit 101 ;; esac\n' >"$policy"
+        printf '#!/bin/sh\ncase "$1" in openvswitch*|ovs*|postgresql*) exit 101 ;; esac\n' >"$policy"
         chmod 755 "$policy"
     else
         policy=
@@ -69,11 +71,11 @@ install_packages() {
         rm -f "$policy"
         trap - EXIT
     fi
-    if $with_switch && [[ -d /run/systemd/system ]]; then
-        quietly systemctl disable openvswitch-switch
-        say "      The machine's own Open vSwitch is installed, not started. To use it:"
-        say "      systemctl enable --now openvswitch-switch"
-    fi
+    [[ -d /run/systemd/system ]] || return 0
+    for service in ${services[@]+"${services[@]}"}; do
+        quietly systemctl disable "$service"
+        say "      $service is installed, not started. To use it: systemctl enable --now $service"
+    done
 }
 
 # Changes whenever the environment has to be made anew.

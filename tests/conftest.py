@@ -6,10 +6,20 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-SYSTEM_FIXTURES = {"ovs", "place", "lab", "network", "controller", "switch", "rig", "venv"}
+SYSTEM_FIXTURES = {
+    "postgres",
+    "ovs",
+    "place",
+    "lab",
+    "network",
+    "controller",
+    "switch",
+    "rig",
+    "venv",
+}
 """Fixtures that build a part of a network, or a machine: whoever uses one needs root."""
 
-SYSTEM_FOLDERS = {"kernel_rig", "lab", "packaging"}
+SYSTEM_FOLDERS = {"kernel_rig", "lab", "packaging", "store"}
 
 settings.register_profile("dev", deadline=None)
 settings.register_profile(

@@ -1,0 +1,249 @@
+"""The store, on SQLite and on a real PostgreSQL: what was acknowledged is there, come what may."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ryu_lw4o6 import store as store_module
+from ryu_lw4o6.core.binding import Binding, BindingKey, Origin
+from ryu_lw4o6.core.portset import FULL_ADDRESS, PortParams
+from ryu_lw4o6.store import Store, StoreError
+from tests.support.postgres import Postgres
+
+SHARED = PortParams(6, 6)
+FULL_OPTIONS = Binding(
+    IPv6Address("2001:db8:b4::1"), IPv4Address("192.0.2.1"), 63, SHARED,
+    IPv6Address("2001:db8:ffff::2"), Origin.REST, 1800000000.25,
+)  # fmt: skip
+PLAIN = Binding(IPv6Address("::2"), IPv4Address("203.0.113.1"), 0, FULL_ADDRESS)
+
+
+def held(url: str) -> dict[BindingKey, Binding]:
+    """What a controller that starts now finds."""
+    store = Store(url)
+    loaded = store.load()
+    store.close()
+    assert loaded.problems == []
+    return {binding.key: binding for binding in loaded.bindings}
+
+
+def test_bindings_come_back_as_they_were(url: str) -> None:
+    store = Store(url)
+    store.save([FULL_OPTIONS, PLAIN], [])
+    store.close()
+    assert held(url) == {FULL_OPTIONS.key: FULL_OPTIONS, PLAIN.key: PLAIN}
+
+
+def test_a_new_store_is_empty(url: str) -> None:
+    assert held(url) == {}
+
+
+def test_saving_replaces_and_deletes(url: str) -> None:
+    store = Store(url)
+    store.save([FULL_OPTIONS, PLAIN], [])
+    moved = Binding(IPv6Address("2001:db8::9"), FULL_OPTIONS.ipv4, FULL_OPTIONS.psid, SHARED)
+    store.save([moved], [PLAIN.key])
+    assert held(url) == {moved.key: moved}
+    store.save([], [moved.key, PLAIN.key])  # the second is not there, which does no harm
+    assert held(url) == {}
+
+
+def test_a_change_is_stored_whole_or_not_at_all(url: str) -> None:
+    store = Store(url)
+    store.save([PLAIN], [])
+    unfit = Binding(PLAIN.lwb4, PLAIN.ipv4, 1 << 70, SHARED)  # no database takes that number
+    with pytest.raises((StoreError, OverflowError)):
+        store.save([FULL_OPTIONS, unfit], [PLAIN.key])
+    assert held(url) == {PLAIN.key: PLAIN}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
+@given(
+    st.lists(
+        st.builds(
+            Binding,
+            lwb4=st.ip_addresses(v=6),
+            ipv4=st.ip_addresses(v=4),
+            psid=st.integers(0, 63),
+            params=st.just(SHARED),
+            br_address=st.one_of(st.none(), st.ip_addresses(v=6)),
+            origin=st.sampled_from(Origin),
+            expires_at=st.one_of(st.none(), st.floats(0, 1e11)),
+        ),
+        unique_by=lambda binding: binding.key,
+        max_size=20,
+    )
+)
+def test_any_binding_comes_back(url: str, bindings: list[Binding]) -> None:
+    store = Store(url)
+    store.save(bindings, [])
+    try:
+        assert held(url) == {binding.key: binding for binding in bindings}
+    finally:
+        store.save([], [binding.key for binding in bindings])
+        store.close()
+
+
+def test_rows_that_are_no_bindings_are_reported_and_left(url: str) -> None:
+    store = Store(url)
+    store.save([PLAIN], [])
+    engine = sa.create_engine(url)
+    row = (
+        "insert into bindings (ipv4, psid_length, psid, psid_offset, lwb4, origin) "
+        "values ('{}', 6, {}, 6, '{}', '{}')"
+    )
+    with engine.begin() as connection:
+        for values in (
+            ("192.0.2.1", 64, "2001:db8::1", "rest"),
+            ("192.0.2.x", 1, "2001:db8::1", "rest"),
+            ("192.0.2.1", 2, "2001:db8::g", "rest"),
+            ("192.0.2.1", 3, "2001:db8::1", "nobody"),
+        ):
+            connection.execute(sa.text(row.format(*values)))
+    loaded = store.load()
+    assert loaded.bindings == [PLAIN]
+    assert sorted(problem.split(" is no binding")[0] for problem in loaded.problems) == [
+        "row 192.0.2.1/2", "row 192.0.2.1/3", "row 192.0.2.1/64", "row 192.0.2.x/1",
+    ]  # fmt: skip
+    engine.dispose()
+    store.close()
+
+
+def test_a_store_of_a_newer_program_is_refused(url: str) -> None:
+    Store(url).close()
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("update lw4o6_schema set version = 99"))
+    engine.dispose()
+    with pytest.raises(StoreError, match=r"schema version 99, this program knows 1\. Use the"):
+        Store(url)
+
+
+WRITER = """
+    import sys
+    from ipaddress import IPv4Address, IPv6Address
+    from ryu_lw4o6.core.binding import Binding
+    from ryu_lw4o6.core.portset import FULL_ADDRESS
+    from ryu_lw4o6.store import Store
+
+    store = Store(sys.argv[1])
+    number = 0
+    while True:
+        number += 1
+        one, two = (IPv4Address(0x0A000000 + 2 * number + half) for half in (0, 1))
+        pair = [Binding(IPv6Address(number), ipv4, 0, FULL_ADDRESS) for ipv4 in (one, two)]
+        store.save(pair, [])
+        print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("acknowledged", [1, 37, 200])
+def test_kill_nine_loses_nothing_that_was_acknowledged(url: str, acknowledged: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(WRITER), url], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    lines = [int(process.stdout.readline()) for _ in range(acknowledged)]
+    process.kill()
+    lines += map(int, process.stdout.read().split())
+    process.wait()
+    found = held(url)
+    for number in lines:
+        for half in (0, 1):
+            binding = found.pop(BindingKey(IPv4Address(0x0A000000 + 2 * number + half), 0))
+            assert binding.lwb4 == IPv6Address(number)
+    # One more may have been stored and not yet acknowledged; if so, all of it.
+    assert len(found) in (0, 2)
+
+
+# --- SQLite ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"this is no database, it is a text file of some length" * 100, "not a database"),
+        (b"SQLite format 3\0" + b"\xff" * 8192, "not a database|malformed|disk"),
+    ],
+)
+def test_a_damaged_file_is_said_to_be_one(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "bindings.sqlite"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=reason):
+        Store(f"sqlite:///{path}")
+    assert path.read_bytes() == content
+
+
+def test_a_directory_is_made(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a/b/bindings.sqlite"
+    Store(url).close()
+    assert (tmp_path / "a/b/bindings.sqlite").exists()
+
+
+def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    with pytest.raises(StoreError, match=r"cannot be made: .*Choose another place"):
+        Store(f"sqlite:///{tmp_path}/a/bindings.sqlite")
+
+
+def test_a_database_that_another_program_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_BUSY_SECONDS", 0.05)
+    url = f"sqlite:///{tmp_path}/bindings.sqlite"
+    store = Store(url)
+    other = sqlite3.connect(tmp_path / "bindings.sqlite", isolation_level=None)
+    other.execute("begin exclusive")
+    with pytest.raises(StoreError, match="Another program holds the database"):
+        store.save([PLAIN], [])
+    other.execute("rollback")
+    other.close()
+    store.save([PLAIN], [])
+    assert held(url) == {PLAIN.key: PLAIN}
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("sqlite://", "a SQLite store needs a file"),
+        ("sqlite:///:memory:", "a SQLite store needs a file"),
+        ("nonsense", "no store at nonsense"),
+        ("oracle://u:hunter2@db/x", "no store at db/x"),
+    ],
+)
+def test_urls_that_are_no_store(url: str, reason: str) -> None:
+    with pytest.raises(StoreError, match=reason) as raised:
+        Store(url)
+    assert "hunter2" not in str(raised.value)
+
+
+# --- PostgreSQL -----------------------------------------------------------------------------------
+
+
+def test_postgresql_dies_and_comes_back(postgres: Postgres) -> None:
+    postgres.sql("drop schema public cascade; create schema public")
+    store = Store(postgres.url)
+    store.save([PLAIN], [])
+    postgres.kill()
+    with pytest.raises(StoreError, match="Check that the database runs"):
+        store.save([FULL_OPTIONS], [])
+    postgres.start()
+    store.save([FULL_OPTIONS], [])
+    assert held(postgres.url) == {PLAIN.key: PLAIN, FULL_OPTIONS.key: FULL_OPTIONS}
+    store.close()
+
+
+def test_no_postgresql_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="Check that the database runs") as raised:
+        Store(f"postgresql+psycopg://u:hunter2@/lw4o6?host={tmp_path}")
+    assert "hunter2" not in str(raised.value)

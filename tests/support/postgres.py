@@ -1,0 +1,68 @@
+"""A PostgreSQL server of its own: in a directory, on a Unix socket, gone afterwards."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+BIN = Path("/usr/lib/postgresql/15/bin")
+USER = "postgres"  # the server refuses to run as root
+
+
+class Postgres:
+    """A running server. ``directory`` must not be below one that only root can enter."""
+
+    def __init__(self, directory: Path) -> None:
+        self.data = directory / "data"
+        directory.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["chown", USER, str(directory)], check=True)
+        self._run(BIN / "initdb", "-D", self.data, "-A", "trust", "-E", "UTF8", "--no-sync")
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+        self._run(BIN / "createdb", "-h", directory, "lw4o6")
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg://{USER}@/lw4o6?host={self._directory}"
+
+    def start(self) -> None:
+        """Start the server and wait until it takes connections."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            # After a kill, processes of the old server may still be on their way out.
+            if self._process is None or self._process.poll() is not None:
+                self._process = self._popen()
+            done = self._run(BIN / "pg_isready", "-h", self._directory, check=False)
+            if done.returncode == 0:
+                return
+            time.sleep(0.05)
+        raise TimeoutError(f"PostgreSQL did not start:\n{(self._directory / 'log').read_text()}")
+
+    def _popen(self) -> subprocess.Popen[bytes]:
+        with (self._directory / "log").open("ab") as log:
+            return subprocess.Popen(
+                [str(BIN / "postgres"), "-D", str(self.data), "-k", str(self._directory),
+                 "-c", "listen_addresses="],
+                stdout=log, stderr=log, user=USER, group=USER, extra_groups=[], cwd="/",
+            )  # fmt: skip
+
+    def kill(self) -> None:
+        """``kill -9`` the server; its other processes leave when they see that it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def sql(self, statement: str) -> str:
+        done = self._run(
+            BIN / "psql", "-h", self._directory, "-d", "lw4o6", "-AtqX", "-c", statement
+        )
+        return done.stdout.strip()
+
+    def _run(self, *command: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(part) for part in command], user=USER, group=USER, extra_groups=[], cwd="/",
+            check=check, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
