@@ -12,7 +12,6 @@ from ipaddress import IPv6Address, IPv6Network
 
 from openflow_rules.flow import (
     Action,
-    CheckLarger,
     DecTtl,
     Flow,
     Learn,
@@ -56,7 +55,6 @@ ARP_REPLY = 2
 FRAG_LATER = 3  # nw_frag: bit 0 a fragment, bit 1 not the first
 LOCAL_PORT = 0xFFFFFFFE
 IN_PORT = 0xFFFFFFF8
-ETHERNET_HEADER = 14
 QUOTE_LENGTH = 576
 """How much of a packet the controller is shown: what an ICMPv4 error may quote (RFC 1812
 section 4.3.2.3) fits into it."""
@@ -89,7 +87,6 @@ def pipeline(instance: Instance, ports: Ports, next_hop_mac: str | None) -> list
         *_upstream_route(instance, ports, next_hop_mac),
         *_port_set_stage(instance, upstream=False),
         *_downstream_binding(instance),
-        *_downstream_size(instance),
         *_downstream_output(instance, ports),
         *_arp(instance, ports),
     ]
@@ -132,7 +129,7 @@ DOWNSTREAM_BINDING_FLOW = check(
             SetField("tun_ipv6_dst", Var.LWB4),
             SetField("eth_dst", Var.BR_MAC),
         ),
-        goto=Table.DOWNSTREAM_SIZE,
+        goto=Table.DOWNSTREAM_OUTPUT,
         note="to the lwB4 that owns this address and port set",
     )
 )
@@ -341,7 +338,7 @@ def _full(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
         way.icmp,
         way.table,
         Priority.EXCEPTION,
-        *_ip(address, icmp, Match("eth_src", Mark.NO_PORTS, Mark.PREFIX_MASK)),
+        *_ip(address, icmp, Match("eth_src", Mark.NO_PORTS, Mark.NO_PORTS_MASK)),
     )
     yield _flow(
         way.table,
@@ -362,7 +359,7 @@ def _shared(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
         way.icmp,
         way.table,
         Priority.EXCEPTION,
-        *_ip(address, icmp, Match("eth_src", Mark.NO_PORTS, Mark.PREFIX_MASK)),
+        *_ip(address, icmp, Match("eth_src", Mark.NO_PORTS, Mark.NO_PORTS_MASK)),
     )
     sources = (
         (Match("ip_proto", TCP), way.tcp, 0, 16),
@@ -421,7 +418,7 @@ def _upstream_route(instance: Instance, ports: Ports, next_hop_mac: str | None) 
         to_us = _ip(_net("ipv4_dst", prefix.network))
         if instance.hairpinning:
             # Open vSwitch does not send a packet out of the port it came in by. Forgetting that
-            # port lets the downstream flows serve hairpinned packets as they are.
+            # port, and the sender's PSID, lets the downstream flows serve hairpinned packets.
             yield _counted(
                 Count.HAIRPINNED,
                 _flow(
@@ -429,6 +426,7 @@ def _upstream_route(instance: Instance, ports: Ports, next_hop_mac: str | None) 
                     Priority.FRAGMENT,
                     to_us,
                     Load("in_port", 16, 0),
+                    Load(Register.PSID, 32, 0),
                     goto=Table.DOWNSTREAM_PORT_SET,
                     note=f"hairpin: lwB4 to lwB4 in {prefix.network}",
                 ),
@@ -465,24 +463,11 @@ def _downstream_binding(instance: Instance) -> Iterator[Flow]:
     yield _shown(drop, Punt.UNKNOWN_IPV4) if instance.icmp.unknown_ipv4 else drop
 
 
-def _downstream_size(instance: Instance) -> Iterator[Flow]:
-    table = Table.DOWNSTREAM_SIZE
-    yield from _ttl_expired(Drop.DOWNSTREAM_TTL_EXPIRED, table)
-    yield _flow(
-        table,
-        Priority.MISS,
-        _ip(),
-        CheckLarger(instance.softwire_mtu + ETHERNET_HEADER, Register.TOO_BIG),
-        goto=Table.DOWNSTREAM_OUTPUT,
-        note=f"the softwire carries IPv4 packets of up to {instance.softwire_mtu} bytes",
-    )
-
-
 def _downstream_output(instance: Instance, ports: Ports) -> Iterator[Flow]:
     table = Table.DOWNSTREAM_OUTPUT
-    drop = _drop(
-        Drop.DOWNSTREAM_TOO_BIG, table, Priority.EXCEPTION, *_ip(Match(Register.TOO_BIG, 1))
-    )
+    yield from _ttl_expired(Drop.DOWNSTREAM_TTL_EXPIRED, table)
+    too_big = Match("eth_src", Mark.TOO_BIG, Mark.TOO_BIG)
+    drop = _drop(Drop.DOWNSTREAM_TOO_BIG, table, Priority.NORMAL, *_ip(too_big))
     yield _shown(drop, Punt.TOO_BIG) if instance.icmp.too_big else drop
     yield _counted(
         Count.TO_SOFTWIRE,
@@ -492,7 +477,7 @@ def _downstream_output(instance: Instance, ports: Ports) -> Iterator[Flow]:
             _ip(),
             DecTtl(),
             Output(ports.softwire),
-            note="into the softwire",
+            note=f"into the softwire: at most {instance.softwire_mtu} bytes",
         ),
     )
 
@@ -547,21 +532,14 @@ def _arp(instance: Instance, ports: Ports) -> Iterator[Flow]:
 
 def _unknown_lwb4() -> Iterator[Flow]:
     ip = _ip()
+    punt = cookie(CookieClass.PUNT, Punt.UNKNOWN_LWB4)
     yield _flow(
         Table.UNKNOWN_LWB4,
         Priority.MISS,
         ip,
         Resubmit(Table.UNKNOWN_LWB4_SEEN),
-        Learn(
-            Table.UNKNOWN_LWB4_SEEN,
-            "tun_ipv6_src",
-            128,
-            Register.SEEN,
-            SEEN_SECONDS,
-            cookie(CookieClass.PUNT, Punt.UNKNOWN_LWB4),
-        ),
-        Resubmit(Table.UNKNOWN_LWB4_PUNT),
-        note="look the source up among those just seen, remember it, then decide",
+        goto=Table.UNKNOWN_LWB4_PUNT,
+        note="look the source up among those just seen, then decide",
     )
     yield _flow(
         Table.UNKNOWN_LWB4_PUNT,
@@ -569,12 +547,17 @@ def _unknown_lwb4() -> Iterator[Flow]:
         (*ip, Match(Register.SEEN, 1)),
         note="the controller has seen this lwB4 a moment ago",
     )
+    # Only here is the source remembered: each packet that is remembered starts the interval anew,
+    # and a source that does not stop sending would never be shown again.
     yield Flow(
         Table.UNKNOWN_LWB4_PUNT,
         Priority.MISS,
-        cookie(CookieClass.PUNT, Punt.UNKNOWN_LWB4),
+        punt,
         ip,
-        (ToController(0xFFFF),),
+        (
+            Learn(Table.UNKNOWN_LWB4_SEEN, "tun_ipv6_src", 128, Register.SEEN, SEEN_SECONDS, punt),
+            ToController(0xFFFF),
+        ),
         meter=Punt.UNKNOWN_LWB4,
-        note="show it to the controller, whole: an ICMPv6 error quotes it",
+        note="remember it, and show it to the controller, whole: an ICMPv6 error quotes it",
     )

@@ -8,7 +8,6 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from openflow_rules.compiler import BINDING_FLOWS, IN_PORT, LOCAL_PORT, Ports, pipeline
 from openflow_rules.flow import (
     Action,
-    CheckLarger,
     DecTtl,
     Flow,
     Learn,
@@ -97,8 +96,6 @@ class Printer:
                 return f"{target}={source}"
             case DecTtl():
                 return "dec_ttl"
-            case CheckLarger(length, register):
-                return f"{register}=(frame > {length} bytes)"
             case Output(port):
                 return f"output {self._ports[port]}"
             case ToController(max_len):
@@ -192,7 +189,8 @@ def _lines(instance: Instance, ports: Ports, next_hop_mac: str | None) -> Iterat
     yield "|---|---|---|"
     ports_meaning = "written by the shim: destination- and source-side port of an ICMP packet"
     yield f"| eth_src | `{Mark.PORTS[:5]}:dd:dd:ss:ss` | {ports_meaning} |"
-    yield f"| eth_src | `{Mark.NO_PORTS[:5]}:...` | written by the shim: ICMP that names no port |"
+    yield "| eth_src | `02:4c:...` | written by the shim: ICMP that names no port |"
+    yield "| eth_src | `06:...` | written by the shim: larger than a softwire carries whole |"
     yield "| eth_dst | `02:4b:tt:tt:tt:tt` | written by the rules: the br-address, by its CRC-32 |"
 
 

@@ -20,7 +20,6 @@ from ryu.ofproto.ofproto_protocol import ProtocolDesc
 from openflow_rules.compiler import BINDING_FLOWS, Ports, br_mac, to_next_hop
 from openflow_rules.flow import (
     Action,
-    CheckLarger,
     DecTtl,
     Flow,
     Learn,
@@ -39,7 +38,6 @@ from ryu_lw4o6.core.binding import Binding
 from ryu_lw4o6.core.settings import Instance
 
 _PROTOCOL = ProtocolDesc(ofp.OFP_VERSION)
-_NX_CHECK_PKT_LARGER = 49
 _ONF = 0x4F4E4600
 _BUNDLE_CONTROL = 2300
 _BUNDLE_ADD = 2301
@@ -48,26 +46,6 @@ _ATOMIC_ORDERED = 3
 _HEADER = struct.Struct("!BBHI")
 _FLOW_MOD = 14
 _XID = struct.Struct("!I")
-
-
-class CheckPacketLarger(parser.NXAction):  # type: ignore[misc]
-    """Open vSwitch's check_pkt_larger, which Ryu does not have (nx_action subtype 49)."""
-
-    _subtype = _NX_CHECK_PKT_LARGER
-
-    def __init__(self, length: int, register: str) -> None:
-        super().__init__()
-        self.length = length
-        self.register = register
-
-    @classmethod
-    def parser(cls, buf: bytes) -> CheckPacketLarger:
-        raise NotImplementedError("flows are read as bytes, see canonical_flows")
-
-    def serialize_body(self) -> bytes:
-        number = ofp.oxm_from_user_header(self.register)
-        header = number << 9 | 4
-        return struct.pack("!HHI6x", self.length, 0, header)
 
 
 _NAMES = frozenset(field.name for field in ofp.oxm_types)
@@ -84,7 +62,7 @@ def _ryu_action(action: Action) -> Any:
         case SetField(field, value):
             return parser.OFPActionSetField(**{field: _user(value)})
         case Load(field, bits, value):
-            return parser.NXActionRegLoad(ofs_nbits=bits - 1, dst=f"{field}_nxm", value=value)
+            return parser.NXActionRegLoad(ofs_nbits=bits - 1, dst=_nxm(field), value=value)
         case Move(src, src_bit, dst, dst_bit, bits):
             return parser.NXActionRegMove(
                 src_field=_nxm(src),
@@ -95,8 +73,6 @@ def _ryu_action(action: Action) -> Any:
             )
         case DecTtl():
             return parser.OFPActionDecNwTtl()
-        case CheckLarger(length, register):
-            return CheckPacketLarger(length, register)
         case Output(port):
             return parser.OFPActionOutput(port, 0)
         case ToController(max_len):

@@ -66,14 +66,6 @@ class DecTtl:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckLarger:
-    """Set bit 0 of ``register`` when the frame, Ethernet header included, exceeds ``length``."""
-
-    length: int
-    register: str
-
-
-@dataclass(frozen=True, slots=True)
 class Output:
     port: int
 
@@ -102,7 +94,7 @@ class Learn:
     cookie: int
 
 
-Action = SetField | Load | Move | DecTtl | CheckLarger | Output | ToController | Resubmit | Learn
+Action = SetField | Load | Move | DecTtl | Output | ToController | Resubmit | Learn
 
 
 @dataclass(frozen=True, slots=True)

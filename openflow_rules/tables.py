@@ -23,8 +23,7 @@ class Table(enum.IntEnum):
     UPSTREAM_ROUTE = 30
     DOWNSTREAM_PORT_SET = 40
     DOWNSTREAM_BINDING = 50
-    DOWNSTREAM_SIZE = 60
-    DOWNSTREAM_OUTPUT = 61
+    DOWNSTREAM_OUTPUT = 60
     ARP_LEARN = 70
     ARP_ANSWER = 71
     UNKNOWN_LWB4 = 80
@@ -36,9 +35,8 @@ class Register:
     """What each register carries, and from where to where."""
 
     PSID = "reg0"  # port-set stages -> binding stages
-    TOO_BIG = "reg1"  # DOWNSTREAM_SIZE -> DOWNSTREAM_OUTPUT
-    SCRATCH = "reg2"  # within one flow
-    SEEN = "reg3"  # UNKNOWN_LWB4_SEEN -> UNKNOWN_LWB4_PUNT
+    SCRATCH = "reg1"  # within one flow
+    SEEN = "reg2"  # UNKNOWN_LWB4_SEEN -> UNKNOWN_LWB4_PUNT
 
 
 IP_FIELDS = frozenset({"eth_type", "ip_proto", "ipv4_src", "ipv4_dst"})
@@ -90,14 +88,12 @@ TABLES: dict[Table, TableDeclaration] = {
     Table.DOWNSTREAM_BINDING: TableDeclaration(
         "Finds the lwB4 that owns the destination address and PSID, and addresses the softwire.",
         IP_FIELDS | {Register.PSID},
-        frozenset({Table.DOWNSTREAM_SIZE}),
-    ),
-    Table.DOWNSTREAM_SIZE: TableDeclaration(
-        "Does the packet fit into the softwire, and may it travel another hop?",
-        IP_FIELDS | {"nw_ttl"},
         frozenset({Table.DOWNSTREAM_OUTPUT}),
     ),
-    Table.DOWNSTREAM_OUTPUT: TableDeclaration("Into the softwire.", IP_FIELDS | {Register.TOO_BIG}),
+    Table.DOWNSTREAM_OUTPUT: TableDeclaration(
+        "Into the softwire, if the packet fits and may travel another hop.",
+        IP_FIELDS | {"nw_ttl", "eth_src"},
+    ),
     Table.ARP_LEARN: TableDeclaration(
         "Shows the controller every ARP packet of the next hop, so that a move is seen at once.",
         frozenset({"eth_type", "arp_spa"}),
@@ -241,14 +237,17 @@ class Priority:
 class Mark:
     """What shim and rules tell each other in the Ethernet header of softwire frames.
 
-    The shim writes ``PORTS`` + destination-side port + source-side port into eth_src of ICMP
-    packets, ``NO_PORTS`` when an ICMP packet names no port. The rules write ``BR`` + br_tag into
+    The shim writes ``PORTS`` into eth_src of every packet, with destination-side and source-side
+    port in the case of ICMP; ``NO_PORTS`` when an ICMP packet names no port. ``TOO_BIG`` is set in
+    addition when a packet is larger than the softwire MTU: Open vSwitch's own check_pkt_larger
+    would count each packet in the flows of both outcomes. The rules write ``BR`` + br_tag into
     eth_dst of what they send into the softwire.
     """
 
     PORTS = "02:4b:00:00:00:00"
-    NO_PORTS = "02:4c:00:00:00:00"
-    PREFIX_MASK = "ff:ff:00:00:00:00"
+    NO_PORTS = "00:4c:00:00:00:00"
+    NO_PORTS_MASK = "00:ff:00:00:00:00"
+    TOO_BIG = "04:00:00:00:00:00"
     SOURCE_PORT_BIT = 0
     DESTINATION_PORT_BIT = 16
     BR_PREFIX = 0x024B << 32

@@ -5,6 +5,7 @@ from __future__ import annotations
 from openflow_rules.encode import tunnel_addresses
 from openflow_rules.tables import CookieClass, Drop, Punt, cookie
 from ryu_lw4o6.core import ethernet, icmp
+from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Instance
 
 UNKNOWN_LWB4 = cookie(CookieClass.PUNT, Punt.UNKNOWN_LWB4)
@@ -12,18 +13,23 @@ UNKNOWN_IPV4 = cookie(CookieClass.DROP, Drop.DOWNSTREAM_NO_BINDING)
 TOO_BIG = cookie(CookieClass.DROP, Drop.DOWNSTREAM_TOO_BIG)
 
 
-def icmp_answer(instance: Instance, flow_cookie: int, fields: bytes, frame: bytes) -> bytes | None:
+def icmp_answer(
+    instance: Instance, flow_cookie: int, fields: bytes, frame: bytes, recent: Recent, now: float
+) -> bytes | None:
     """The ICMP packet, IPv4 or IPv6, that a shown packet deserves; None for silence.
 
-    ``fields`` are the packet-in's match fields. The policy has been applied by the rules: what is
-    not to be answered is not shown.
+    ``fields`` are the packet-in's match fields. ``recent`` are the lwB4s answered of late: the
+    switch shows each once an interval, but packets that come at once all get through. The policy
+    has been applied by the rules: what is not to be answered is not shown.
     """
     packet = icmp.ipv4_packet(frame)
     if packet is None:
         return None
     if flow_cookie == UNKNOWN_LWB4:
         outer = tunnel_addresses(fields)
-        return None if outer is None else icmp.softwire_refused(*outer, packet)
+        if outer is None or not recent.add(outer[0], now):
+            return None
+        return icmp.softwire_refused(*outer, packet)
     if not icmp.may_answer(packet):
         return None
     own = instance.ipv4.address.ip

@@ -11,12 +11,13 @@ from typing import Any
 from ryu.lib import hub
 
 from openflow_rules import encode
-from openflow_rules.tables import CookieClass, Punt, cookie
+from openflow_rules.tables import SEEN_SECONDS, CookieClass, Punt, cookie
 from ryu_lw4o6 import punt
 from ryu_lw4o6.core import arp, nd
 from ryu_lw4o6.core.binding import BindingKey, BindingTable
 from ryu_lw4o6.core.ethernet import mac_bytes
 from ryu_lw4o6.core.next_hop import NextHop
+from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.session import Session, State
 
@@ -25,6 +26,7 @@ LOG = logging.getLogger(__name__)
 _ARP = cookie(CookieClass.PUNT, Punt.ARP)
 _NEIGHBOUR = cookie(CookieClass.PUNT, Punt.NEIGHBOUR)
 _PROBE_TICK = 0.25
+_MOST_RECENT = 100_000
 
 
 class Switch:
@@ -41,6 +43,7 @@ class Switch:
         )
         self.connections = 0
         self.icmp_sent: Counter[str] = Counter()
+        self._recent = Recent(SEEN_SECONDS, _MOST_RECENT)
         self._table = table
         self._datapath: Any = None
 
@@ -116,7 +119,8 @@ class Switch:
         session = self.session
         if session is None or session.ports is None:
             return
-        packet = punt.icmp_answer(self.instance, flow_cookie, fields, frame)
+        now = time.monotonic()
+        packet = punt.icmp_answer(self.instance, flow_cookie, fields, frame, self._recent, now)
         if packet is None:
             return
         ports = session.ports

@@ -44,7 +44,7 @@ COUNTERS = (
     "refused_unknown_br_tag",
     "refused_no_room",
     "refused_gso",
-    "icmp_marked",
+    "marked_in",
     "source_restored",
     "hidden_from_kernel",
 )
@@ -304,7 +304,7 @@ def _remove(hook: Hook) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Notes:
-    """What the loader writes down for itself, beside the MAC address in ``struct settings``."""
+    """What the loader writes down for itself in ``struct settings``."""
 
     digest: bytes
     mtu_before: int
@@ -331,7 +331,8 @@ def _fill(instance: Instance, maps: dict[str, int], notes: _Notes | None = None)
         {br_tag(a).to_bytes(4, sys.byteorder): a.packed for a in addresses},
     )
     kept = notes.pack() if notes else _settings(maps)[8:]
-    _update(maps["settings"], bytes(4), _mac(instance.ipv4.port) + bytes(2) + kept)
+    fixed = _mac(instance.ipv4.port) + struct.pack("=H", instance.softwire_mtu)
+    _update(maps["settings"], bytes(4), fixed + kept)
 
 
 # --- looking ----------------------------------------------------------------------------------

@@ -13,11 +13,12 @@
  *   eth_src  02:4b:DD:DD:SS:SS   towards the rules. ICMP only: the port on the destination's side
  *                                and the port on the source's side (the identifier of an echo; of
  *                                an error, the ports of the packet it quotes). 02:4b:0:0:0:0 for
- *                                other protocols, 02:4c:0:0:0:0 for ICMP that names no port.
+ *                                other protocols, 02:4c:0:0:0:0 for ICMP that names no port. 06 in
+ *                                the place of 02: more than a softwire carries whole.
  *   eth_dst  02:4b:TT:TT:TT:TT   from the rules: CRC-32 of the br-address, which becomes the outer
  *                                source address.
  *
- * On the IPv4 side the same eth_src mark is written into ICMP frames that come in, and taken out of
+ * On the IPv4 side the same eth_src mark is written into frames that come in, and taken out of
  * frames that go out.
  */
 #include <linux/bpf.h>
@@ -40,7 +41,8 @@
 #define ICMP_ECHO 8
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETERPROB 12
-#define NO_PORTS 0x100000000ULL	/* bit 32 turns the mark 02:4b into 02:4c below */
+#define NO_PORTS (1ULL << 32)	/* turns the mark 02:4b into 02:4c below */
+#define TOO_BIG (1ULL << 33)	/* turns the mark 02:... into 06:... */
 
 /* The order is that of COUNTERS in shim.py. */
 enum counter {
@@ -56,7 +58,7 @@ enum counter {
 	REFUSED_UNKNOWN_BR_TAG,
 	REFUSED_NO_ROOM,
 	REFUSED_GSO,
-	ICMP_MARKED,
+	MARKED_IN,
 	SOURCE_RESTORED,
 	HIDDEN_FROM_KERNEL,
 	COUNTERS
@@ -85,9 +87,10 @@ struct {
 	__type(value, struct in6_addr);
 } br_addresses SEC(".maps");
 
-/* All but the MAC address is a note of the loader to itself; nothing else outlives it. */
+/* The later members are notes of the loader to itself; nothing else outlives it. */
 struct settings {
-	__u8 ipv4_mac[8];	/* the IPv4 NIC's own MAC address, and padding */
+	__u8 ipv4_mac[6];	/* the IPv4 NIC's own MAC address */
+	__u16 softwire_mtu;	/* the largest IPv4 packet that a softwire carries whole */
 	__u8 digest[8];		/* tells the source that runs from a newer one */
 	__u32 mtu_before;	/* of the IPv6 NIC */
 	__u32 clsact_made;	/* the qdiscs to remove: bit 0 the IPv6 NIC's, bit 1 the IPv4 NIC's */
@@ -99,6 +102,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct settings);
 } settings SEC(".maps");
+
+static __always_inline const struct settings *get_settings(void)
+{
+	__u32 key = 0;
+
+	return bpf_map_lookup_elem(&settings, &key);
+}
 
 static __always_inline void count(enum counter which)
 {
@@ -188,14 +198,20 @@ static __always_inline __u64 icmp_ports(const __u8 *ip, const void *end)
 	return NO_PORTS;
 }
 
-static __always_inline void write_ports(__u8 *mac, __u64 ports)
+/* The mark of the IPv4 packet at `ip`, whose header is there. */
+static __always_inline void write_mark(__u8 *mac, const __u8 *ip, const void *end)
 {
-	mac[0] = 0x02;
-	mac[1] = ports & NO_PORTS ? 0x4c : 0x4b;
-	mac[2] = ports >> 24;
-	mac[3] = ports >> 16;
-	mac[4] = ports >> 8;
-	mac[5] = ports;
+	const struct settings *own = get_settings();
+	__u64 mark = ip[9] == IPPROTO_ICMP ? icmp_ports(ip, end) : 0;
+
+	if (own && read16(ip + 2) > own->softwire_mtu)
+		mark |= TOO_BIG;
+	mac[0] = mark & TOO_BIG ? 0x06 : 0x02;
+	mac[1] = mark & NO_PORTS ? 0x4c : 0x4b;
+	mac[2] = mark >> 24;
+	mac[3] = mark >> 16;
+	mac[4] = mark >> 8;
+	mac[5] = mark;
 }
 
 /*
@@ -306,7 +322,6 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	struct ethhdr *eth = data;
 	struct ipv6hdr *ip6 = data + ETH_HLEN;
 	__u32 payload, total, header;
-	__u64 ports = 0;
 	__u8 *ip, *gre;
 
 	if (data + INNER > end)
@@ -360,14 +375,12 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	total = read16(ip + 2);
 	if (header < 20 || total < header || total > payload || (__u32)(end - (void *)ip) < payload)
 		return refuse(REFUSED_TRUNCATED);
-	if (ip[9] == IPPROTO_ICMP)
-		ports = icmp_ports(ip, end);
 
 	if (payload > 0xffff - ADDED || bpf_xdp_adjust_head(ctx, -ADDED))
 		return refuse(REFUSED_NO_ROOM);
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
-	if (data + INNER + ADDED > end)
+	if (data + INNER + ADDED + 20 > end)
 		return refuse(REFUSED_NO_ROOM);
 	move_headers(data, data + ADDED);
 	ip6 = data + ETH_HLEN;
@@ -377,7 +390,7 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	*(__u32 *)gre = GRE_ETHERNET;
 	*(__u32 *)(gre + 4) = bpf_htonl(0x024b0000);
 	*(__u16 *)(gre + 8) = bpf_htons(0x0001);
-	write_ports(gre + 10, ports);
+	write_mark(gre + 10, gre + ADDED, end);
 	*(__u16 *)(gre + 16) = bpf_htons(ETH_P_IP);
 	count(TRANSLATED_IN);
 	return XDP_PASS;
@@ -455,18 +468,16 @@ SEC("tc") int softwire_out(struct __sk_buff *skb)
 	return TC_ACT_OK;
 }
 
-/* IPv4 NIC, ingress: show the rules which port an ICMP packet is about. */
+/* IPv4 NIC, ingress: show the rules what they cannot see of a packet. */
 SEC("xdp") int ipv4_in(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;
-	__u8 *ip = data + ETH_HLEN;
 
-	if (data + ETH_HLEN + 20 > end || eth->h_proto != bpf_htons(ETH_P_IP) ||
-	    ip[9] != IPPROTO_ICMP)
+	if (data + ETH_HLEN + 20 > end || eth->h_proto != bpf_htons(ETH_P_IP))
 		return XDP_PASS;
-	write_ports(eth->h_source, icmp_ports(ip, end));
-	count(ICMP_MARKED);
+	write_mark(eth->h_source, data + ETH_HLEN, end);
+	count(MARKED_IN);
 	return XDP_PASS;
 }
 
@@ -475,13 +486,12 @@ SEC("tc") int ipv4_out(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ethhdr *eth = data;
-	struct settings *own;
-	__u32 key = 0;
+	const struct settings *own;
 
-	if (data + ETH_HLEN > end || eth->h_source[0] != 0x02 ||
+	if (data + ETH_HLEN > end || (eth->h_source[0] & ~0x04) != 0x02 ||
 	    (eth->h_source[1] != 0x4b && eth->h_source[1] != 0x4c))
 		return TC_ACT_OK;
-	own = bpf_map_lookup_elem(&settings, &key);
+	own = get_settings();
 	if (!own)
 		return TC_ACT_OK;
 	__builtin_memcpy(eth->h_source, own->ipv4_mac, ETH_ALEN);

@@ -234,7 +234,7 @@ def test_a_wrong_configuration_is_refused_with_every_problem(ovs: Ovs) -> None:
     assert process.wait(20) == 1
     log = broken.log.read_text()
     assert "PSID 64 is out of range" in log
-    assert "'eth 6' is no interface name" in log
+    assert "'eth 6' is not an interface name" in log
     assert "nothing was applied" in log
     assert "Traceback" not in log
     assert ovs.flows("br0") == []

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 EXTENSIONS = {0, 43, 44, 51, 60}  # hop-by-hop, routing, fragment, authentication, destination
 TEB = bytes.fromhex("00006558")
 ANYTHING_BUT_PORTS = bytes.fromhex("024c00000000")
+SOFTWIRE_MTU = 1460
 
 
 def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
@@ -38,16 +39,15 @@ def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
     if not _is_ipv4(rest, payload_length) or payload_length > 0xFFFF - 18:
         return None
     ipv6 = ipv6[:4] + (payload_length + 18).to_bytes(2, "big") + bytes([47]) + ipv6[7:]
-    mark = icmp_mark(rest) if rest[9] == 1 else bytes.fromhex("024b00000000")
-    inner = bytes.fromhex("024b00000001") + mark + b"\x08\x00"
+    inner = bytes.fromhex("024b00000001") + mark(rest) + b"\x08\x00"
     return frame[:14] + ipv6 + TEB + inner + rest
 
 
 def internet_to_ovs(frame: bytes) -> bytes:
     """The same on the IPv4 NIC."""
-    if len(frame) < 34 or frame[12:14] != b"\x08\x00" or frame[23] != 1:
+    if len(frame) < 34 or frame[12:14] != b"\x08\x00":
         return frame
-    return frame[:6] + icmp_mark(frame[14:]) + frame[12:]
+    return frame[:6] + mark(frame[14:]) + frame[12:]
 
 
 def ovs_to_wire(frame: bytes, br_addresses: Mapping[int, bytes]) -> bytes | None:
@@ -99,6 +99,13 @@ def _is_ipv4(packet: bytes, payload_length: int) -> bool:
         return False
     header, total = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
     return 20 <= header <= total <= payload_length <= len(packet)
+
+
+def mark(packet: bytes) -> bytes:
+    """eth_src for an IPv4 packet."""
+    found = icmp_mark(packet) if packet[9] == 1 else bytes.fromhex("024b00000000")
+    too_big = int.from_bytes(packet[2:4], "big") > SOFTWIRE_MTU
+    return b"\x06" + found[1:] if too_big else found
 
 
 def icmp_mark(packet: bytes) -> bytes:

@@ -120,6 +120,24 @@ def test_softwire_packet_comes_in_as_gre(ends: Ends, size: int) -> None:
     assert counters()["translated_in"] == 1
 
 
+# INSTANCE has an IPv6 MTU of 1500: 1460 bytes are carried whole, which is 1432 of UDP payload.
+@pytest.mark.parametrize(("size", "mark"), [(1432, "024b00000000"), (1433, "064b00000000")])
+def test_what_a_softwire_does_not_carry_is_marked(ends: Ends, size: int, mark: str) -> None:
+    packet = inner(UDP(sport=1072, dport=53) / bytes(size))
+    ends.wire6.send(softwire(packet))
+    assert ends.eth6.receive() == as_gre(softwire(packet), mark)
+    plain = bytes(Ether(src=ROUTER4, dst=NIC4, type=0x0800)) + packet
+    ends.wire4.send(plain)
+    assert ends.eth4.receive() == plain[:6] + bytes.fromhex(mark) + plain[12:]
+
+
+def test_a_large_echo_is_marked_twice(ends: Ends) -> None:
+    packet = inner(ICMP(type=8, id=0x0437) / bytes(1433))
+    plain = bytes(Ether(src=ROUTER4, dst=NIC4, type=0x0800)) + packet
+    ends.wire4.send(plain)
+    assert ends.eth4.receive() == plain[:6] + bytes.fromhex("064b04370437") + plain[12:]
+
+
 def test_ethernet_padding_is_no_part_of_the_packet(ends: Ends) -> None:
     frame = softwire(inner(UDP(sport=1072, dport=53)))
     ends.wire6.send(frame + b"\xaa" * 7)
@@ -319,7 +337,11 @@ def test_other_frames_leave_untouched(ends: Ends) -> None:
         assert ends.wire6.receive() == frame
 
 
-@pytest.mark.parametrize("source", ["02:4b:00:00:00:00", "02:4b:04:37:04:37", "02:4c:00:00:00:00"])
+@pytest.mark.parametrize(
+    "source",
+    ["02:4b:00:00:00:00", "02:4b:04:37:04:37", "02:4c:00:00:00:00", "06:4b:00:00:00:00",
+     "06:4c:00:00:00:00"],
+)  # fmt: skip
 def test_ipv4_nic_puts_its_own_address_back(ends: Ends, source: str) -> None:
     ends.eth4.send(bytes(Ether(src=source, dst=ROUTER4, type=0x0800)) + UDP_PACKET)
     assert ends.wire4.receive() == bytes(Ether(src=NIC4, dst=ROUTER4, type=0x0800)) + UDP_PACKET
@@ -329,7 +351,7 @@ def test_ipv4_nic_leaves_other_frames_alone(ends: Ends) -> None:
     out = bytes(Ether(src="02:4a:00:00:00:00", dst=ROUTER4, type=0x0800)) + UDP_PACKET
     ends.eth4.send(out)
     assert ends.wire4.receive() == out
-    into = bytes(Ether(src="02:4b:00:00:00:00", dst=NIC4, type=0x0800)) + UDP_PACKET
+    into = bytes(Ether(src="02:4b:00:00:00:00", dst=NIC4, type=0x0806)) + bytes(46)
     ends.wire4.send(into)
     assert ends.eth4.receive() == into
 
@@ -418,8 +440,8 @@ def test_a_filter_at_our_place_is_not_replaced(place: str, tmp_path: Path) -> No
 
 def test_a_failed_attach_takes_everything_back(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = state()
-    beyond = dataclasses.replace(INSTANCE.ipv6, mtu=70_000)  # veth takes 65535
-    with pytest.raises(shim.ShimError, match="eth6 does not take an MTU of 70018"):
+    beyond = dataclasses.replace(INSTANCE.ipv6, mtu=65_530)  # veth takes 65535
+    with pytest.raises(shim.ShimError, match="eth6 does not take an MTU of 65548"):
         shim.attach(dataclasses.replace(INSTANCE, ipv6=beyond))
     assert state() == before
     assert not any(hook.attached for hook in shim.status(INSTANCE).hooks)

@@ -1,0 +1,123 @@
+"""A whole lwAFTR between two wires: Open vSwitch, shim and ryu-manager as they are run, and a
+router with a raw socket at the far end of either NIC."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+from tests.support.controller import BIN, Controller
+from tests.support.netns import Wire, inside, namespace
+from tests.support.ovs import Ovs, run, wait_for
+
+NIC6, ROUTER6 = "02:00:00:00:06:01", "02:00:00:00:06:fe"
+NIC4, ROUTER4 = "02:00:00:00:04:01", "02:00:00:00:04:fe"
+IPV6, NEXT_HOP6 = "2001:db8:1::1", "2001:db8:1::fe"
+IPV4, NEXT_HOP4 = "198.51.100.1", "198.51.100.254"
+
+CONFIG = """\
+store: sqlite:///{directory}/bindings.sqlite
+prefixes:
+  - {{prefix: 192.0.2.0/24, psid_offset: 6, psid_length: 6}}
+  - {{prefix: 198.18.0.0/30, psid_offset: 0, psid_length: 4}}
+  - {{prefix: 203.0.113.0/29}}
+bindings:
+  - {{lwb4: "2001:db8:b4::1", ipv4: 192.0.2.1, psid: 3}}
+  - {{lwb4: "2001:db8:b4::2", ipv4: 192.0.2.1, psid: 4}}
+  - {{lwb4: "2001:db8:b4::3", ipv4: 203.0.113.1}}
+  - {{lwb4: "2001:db8:b4::4", ipv4: 198.18.0.1, psid: 15, br_address: "2001:db8:ffff::2"}}
+instances:
+  - name: lwaftr1
+    datapath_id: 1
+    bridge: br0
+    aftr_addresses: ["2001:db8:ffff::1", "2001:db8:ffff::2"]
+    ipv6: {{port: eth6, address: "2001:db8:1::1/64", next_hop: "2001:db8:1::fe", mtu: 1500}}
+    ipv4: {{port: eth4, address: 198.51.100.1/24, next_hop: 198.51.100.254}}
+"""
+
+
+class Rig:
+    """``wire6`` and ``wire4`` are the far ends of the NICs."""
+
+    def __init__(self, config: str = CONFIG) -> None:
+        self._exits = contextlib.ExitStack()
+        try:
+            self.ovs = Ovs()
+            self._exits.callback(self.ovs.stop)
+            self.controller = Controller(self.ovs, config)
+            self.wire6 = self._wire("6", NIC6, ROUTER6, NEXT_HOP6 + "/64")
+            self.wire4 = self._wire("4", NIC4, ROUTER4, NEXT_HOP4 + "/24")
+            # Counters are brought up to date every 100 instead of every 500 ms.
+            self.ovs("ovs-vsctl", "--no-wait", "set", "Open_vSwitch", ".",
+                     "other_config:max-revalidator=100")  # fmt: skip
+            self.lw4o6("switch", "up")
+            self._exits.callback(self.lw4o6, "switch", "down")
+            self._exits.callback(self.controller.kill)
+            self.controller.start()
+            wait_for("both next hops are known", self._neighbours_known)
+        except BaseException:
+            self.stop()
+            raise
+
+    def lw4o6(self, *command: str) -> str:
+        return self.ovs(str(BIN / "lw4o6"), *command, str(self.controller.config))
+
+    def _wire(self, side: str, nic_mac: str, router_mac: str, address: str) -> Wire:
+        """A NIC of the lwAFTR, and a router in a namespace of its own at the other end."""
+        router = self._exits.enter_context(namespace())
+        # No duplicate address detection, and no IPv6 where only IPv4 is at home.
+        setting = "accept_dad=0" if side == "6" else "disable_ipv6=1"
+        for scope in ("all", "default"):
+            name = f"net.ipv6.conf.{scope}.{setting}"
+            run("ip", "netns", "exec", router, "sysctl", "-qw", name)
+        run(
+            "ip", "link", "add", f"eth{side}", "address", nic_mac, "netns", self.ovs.name,
+            "type", "veth", "peer", "name", f"wire{side}", "address", router_mac, "mtu", "2000",
+            "netns", router,
+        )  # fmt: skip
+        run("ip", "-n", router, "addr", "add", address, "dev", f"wire{side}", "nodad")
+        run("ip", "-n", router, "link", "set", f"wire{side}", "up")
+        with inside(router):
+            wire = Wire(f"wire{side}")
+        self._exits.callback(wire.close)
+        return wire
+
+    def _neighbours_known(self) -> bool:
+        switch = self.controller.switch()
+        return all(switch[n]["state"] == "reachable" for n in ("next_hop", "ipv6_next_hop"))
+
+    def counters(self) -> Counter[str]:
+        """Packets by the name of each counter, up to date."""
+        for _ in range(2):  # the round that is under way may have passed a flow already
+            self.ovs("ovs-appctl", "revalidator/wait")
+        status, body = self.controller.rest("GET", "/v1/counters/lwaftr1")
+        assert status == 200
+        return Counter({name: value["packets"] for name, value in body["counters"].items()})
+
+    def stop(self) -> None:
+        self._exits.close()
+
+
+def frames(wire: Wire, enough: int, timeout: float = 2.0) -> list[bytes]:
+    """The IPv4 and IPv6 frames that come in by a wire, but for what routers say to each other:
+    until there are ``enough``, or for ``timeout`` seconds."""
+    return list(_frames(wire, enough, timeout))
+
+
+def _frames(wire: Wire, enough: int, timeout: float) -> Iterator[bytes]:
+    deadline = time.monotonic() + timeout
+    while enough > 0 and (left := deadline - time.monotonic()) > 0:
+        frame = wire.receive(left)
+        if frame is not None and not is_chatter(frame):
+            enough -= 1
+            yield frame
+
+
+def is_chatter(frame: bytes) -> bool:
+    """ARP, neighbour discovery and multicast listener reports."""
+    kind = frame[12:14]
+    if kind == b"\x86\xdd":
+        return frame[20] == 0 or (frame[20] == 58 and 130 <= frame[54] <= 143)
+    return kind != b"\x08\x00"
