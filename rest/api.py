@@ -1,323 +1,220 @@
-"""Routes: a request, a call of the service, an answer. No logic of its own.
-
-``handle`` takes every request and answers it, errors too: nothing is raised past it, so that no
-traceback can reach a client.
-"""
+"""The handlers: a request, a call of the service, an answer. No logic of their own."""
 
 from __future__ import annotations
 
-import logging
-import re
 import time
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from typing import Any
 from urllib.parse import urlencode
 
-from webob import Request, Response
+import eventlet
 
-from rest.codec import Bad, Errors, binding_json, ipv4, ipv6, parse_binding, parse_key
-from rest.http import Problem, answer, authorize, read_json
+from rest import openapi, routes
+from rest.codec import Errors, Reader, binding_json
+from rest.http import Answer, Environ, Problem, read_json
+from rest.listing import Listing, Page, Wanted
+from rest.routes import ROUTES
+from rest.service import BindingService
+from rest.values import Bad
 from ryu_lw4o6 import __version__
 from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, Origin, UnknownPrefix
-from ryu_lw4o6.service import Service, StaticBinding, StoreUnavailable, SwitchState
+from ryu_lw4o6.service import StaticBinding, StoreUnavailable, SwitchState
 
-LOG = logging.getLogger(__name__)
-
-DEFAULT_PAGE, MAX_PAGE = 100, 10_000
-DEFAULT_WAIT, MAX_WAIT = 10.0, 60.0
-_KEY = r"/v1/bindings/(?P<ipv4>[^/]+)/(?P<psid>[^/]+)"
+_PER_TURN = 500
+"""How many items of a bulk request are read before other greenlets go on."""
+_CHANGES = ("create", "replace", "delete")
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """``path`` is a regular expression for the whole path, ``template`` its form for people."""
+class Call:
+    """A request as its handler sees it. ``values`` has every parameter of the route."""
 
-    method: str
-    path: str
-    template: str
-    handler: str
-    summary: str
-    query: tuple[str, ...] = ()
+    values: dict[str, Any]
+    query: str
+    body: Any = None
 
-
-ROUTES = (
-    Route("GET", r"/v1/?", "/v1", "index", "What there is"),
-    Route(
-        "GET", r"/v1/bindings", "/v1/bindings", "list", "Bindings, by address and PSID, in pages",
-        ("ipv4", "lwb4", "prefix", "origin", "state", "ports", "limit", "after"),
-    ),
-    Route("POST", r"/v1/bindings", "/v1/bindings", "create", "Make a binding", ("wait", "timeout")),
-    Route(
-        "POST", r"/v1/bindings/bulk", "/v1/bindings/bulk", "bulk",
-        "Make, replace and remove many bindings, all or none", ("wait", "timeout"),
-    ),
-    Route("GET", _KEY, "/v1/bindings/{ipv4}/{psid}", "get", "One binding"),
-    Route(
-        "PUT", _KEY, "/v1/bindings/{ipv4}/{psid}", "put", "Make or replace a binding",
-        ("wait", "timeout"),
-    ),
-    Route(
-        "DELETE", _KEY, "/v1/bindings/{ipv4}/{psid}", "delete", "Remove a binding",
-        ("wait", "timeout"),
-    ),
-    Route(
-        "GET", r"/v1/lookup", "/v1/lookup", "lookup", "Who uses an address and port, or an lwB4",
-        ("ipv4", "port", "lwb4"),
-    ),
-    Route("GET", r"/v1/switches", "/v1/switches", "switches", "Every switch and its state"),
-    Route("GET", r"/v1/switches/(?P<name>[^/]+)", "/v1/switches/{name}", "switch", "One switch"),
-    Route("GET", r"/v1/counters", "/v1/counters", "counters", "Every counter of every switch"),
-    Route(
-        "GET", r"/v1/counters/(?P<name>[^/]+)", "/v1/counters/{name}", "counter",
-        "The counters of one switch",
-    ),
-    Route("GET", r"/v1/openapi.json", "/v1/openapi.json", "openapi", "This API, as OpenAPI 3.1"),
-)  # fmt: skip
+    @property
+    def key(self) -> BindingKey:
+        return BindingKey(self.values["ipv4"], self.values["psid"])
 
 
 class Api:
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: BindingService, clock: Callable[[], float] = time.time) -> None:
         self._service = service
-        self._ordered: tuple[int, list[int]] = (-1, [])
+        self._clock = clock
+        self._listing = Listing(service)
+        self._reader = Reader(service.settings, service.table)
 
-    def handle(self, request: Request) -> Response:
-        """Answer a request, whatever it is."""
+    def dispatch(self, environ: Environ) -> Answer:
+        """Answer a request. Raises Problem."""
         try:
-            response = self._dispatch(request)
-        except Problem as problem:
-            response = problem.response()
-        except Exception:
-            LOG.exception("unforeseen fault in %s", request.environ.get("PATH_INFO", "")[:200])
-            response = Problem(500, "the fault is in the controller's log").response()
-        if request.environ.get("REQUEST_METHOD") == "HEAD":
-            response.body = b""
-        return response
-
-    def _dispatch(self, request: Request) -> Response:
-        authorize(request, self._service.settings.rest)
-        try:
-            path = request.environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8")
+            path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8")
         except UnicodeError:
             raise Problem(400, "the path is not UTF-8") from None
-        method = request.environ["REQUEST_METHOD"]
-        allowed = []
-        for route in ROUTES:
-            match = re.fullmatch(route.path, path)
-            if match is None:
-                continue
-            allowed.append(route.method)
-            if route.method == ("GET" if method == "HEAD" else method):
-                query = _query(request, route)
-                handler: Callable[..., Response] = getattr(self, route.handler)
-                try:
-                    return handler(request, query, **match.groupdict())
-                except StoreUnavailable as error:
-                    raise Problem(503, f"nothing was changed: {error}") from None
-        if not allowed:
-            raise Problem(404, f"there is nothing at {path[:200]}; see /v1")
-        if "GET" in allowed:
-            allowed.append("HEAD")
-        if method == "OPTIONS":
-            return answer(None, 204, {"Allow": ", ".join(allowed)})
-        raise Problem(
-            405, f"{method} is not for {path[:200]}", headers={"Allow": ", ".join(allowed)}
+        method = environ["REQUEST_METHOD"]
+        route, texts, allowed = routes.find(path, method)
+        if route is None:
+            allow = {"Allow": ", ".join(allowed)}
+            if method == "OPTIONS":
+                return Answer(None, 204, allow)
+            raise Problem(405, f"{method[:60]} is not for {path[:200]}", headers=allow)
+        query = environ.get("QUERY_STRING", "")
+        # Everything is read and checked before anything is done.
+        call = Call(
+            routes.read_parameters(route, texts, query),
+            query,
+            None
+            if route.body is None
+            else read_json(environ, self._service.settings.rest.max_body),
         )
+        handler: Callable[[Call], Answer] = getattr(self, route.handler)
+        return handler(call)
 
     # --- bindings -------------------------------------------------------------------------------
 
-    def index(self, request: Request, query: dict[str, str]) -> Response:
-        links = {r.template: r.summary for r in ROUTES if r.method == "GET"}
-        return answer({"name": "ryu-lw4o6", "version": __version__, "links": links})
+    def index(self, call: Call) -> Answer:
+        links = {route.path: route.summary for route in ROUTES if route.method == "GET"}
+        return Answer({"name": "ryu-lw4o6", "version": __version__, "links": links})
 
-    def list(self, request: Request, query: dict[str, str]) -> Response:
-        limit = _number(query, "limit", DEFAULT_PAGE, 1, MAX_PAGE)
-        ports = _choice(query, "ports", ("true", "false"), "false") == "true"
-        origin = _choice(query, "origin", [str(o) for o in Origin], None)
-        state = _choice(query, "state", [str(s) for s in SwitchState], None)
-        page: list[dict[str, Any]] = []
-        last: BindingKey | None = None
-        more = False
-        for binding in self._select(query):
-            if origin is not None and binding.origin != origin:
-                continue
-            states = self._service.applied(binding.key)
-            if state is not None and all(s.state != state for s in states.values()):
-                continue
-            if len(page) == limit:
-                more = True
-                break
-            page.append(binding_json(binding, states, ports=ports))
-            last = binding.key
-        body: dict[str, Any] = {"total": len(self._service.table), "bindings": page}
-        if more and last is not None:
-            after = urlencode({**query, "after": str(last)}, safe="/:")
-            body["next"] = f"/v1/bindings?{after}"
-        return answer(body)
+    def list(self, call: Call) -> Answer:
+        asked = dict(call.values)
+        after, limit = asked.pop("after"), asked.pop("limit")
+        page = self._listing.page(Wanted(**asked), after, limit)
+        body = self._page_json(page, ports=False)
+        if page.more:
+            body["next"] = _next(page, {**asked, "limit": limit})
+        return Answer(body)
 
-    def _select(self, query: dict[str, str]) -> Iterator[Binding]:
-        """The bindings that the query's addresses choose, in order of address and PSID."""
-        table = self._service.table
-        if "lwb4" in query:
-            lwb4 = _parsed(query, "lwb4", ipv6)
-            wanted = sorted(table.by_lwb4(lwb4), key=lambda b: _order(b.key))
-            chosen = _parsed(query, "ipv4", ipv4) if "ipv4" in query else None
-            after = _order(_cursor(query)) if "after" in query else -1
-            network = _parsed(query, "prefix", _network) if "prefix" in query else None
-            yield from (
-                b for b in wanted
-                if (chosen is None or b.ipv4 == chosen) and _order(b.key) > after
-                and (network is None or b.ipv4 in network)
-            )  # fmt: skip
-            return
-        order = self._order_of_all()
-        low, high = 0, len(order)
-        if "prefix" in query:
-            network = _parsed(query, "prefix", _network)
-            low = bisect_left(order, int(network.network_address) << 16)
-            high = bisect_left(order, int(network.broadcast_address) + 1 << 16)
-        if "ipv4" in query:
-            address = int(_parsed(query, "ipv4", ipv4))
-            low = max(low, bisect_left(order, address << 16))
-            high = min(high, bisect_left(order, address + 1 << 16))
-        if "after" in query:
-            low = max(low, bisect_right(order, _order(_cursor(query))))
-        for number in order[low:high]:
-            binding = table.get(BindingKey.from_numbers(number >> 16, number & 0xFFFF))
-            if binding is not None:
-                yield binding
+    def get(self, call: Call) -> Answer:
+        return Answer(self._json(self._existing(call.key)))
 
-    def _order_of_all(self) -> Any:
-        """Every key as a number, sorted; kept until the table changes."""
-        version = self._service.table.version
-        if self._ordered[0] != version:
-            keys = (int(b.ipv4) << 16 | b.psid for b in self._service.table)
-            self._ordered = (version, sorted(keys))
-        return self._ordered[1]
-
-    def get(self, request: Request, query: dict[str, str], ipv4: str, psid: str) -> Response:
-        return answer(self._json(self._existing(_key(ipv4, psid))))
-
-    def create(self, request: Request, query: dict[str, str]) -> Response:
-        binding = self._one(self._body(request))
+    def create(self, call: Call) -> Answer:
+        binding = self._one(call.body)
         self._change(create=[binding])
-        return self._made(binding, query, 201)
+        return self._made(binding, call, 201)
 
-    def put(self, request: Request, query: dict[str, str], ipv4: str, psid: str) -> Response:
-        key = _key(ipv4, psid)
-        body = self._body(request)
+    def put(self, call: Call) -> Answer:
+        key, body = call.key, call.body
         if isinstance(body, dict):
             body = {"ipv4": str(key.ipv4), "psid": key.psid} | body
-        binding = self._one(body)
-        if binding.key != key:
-            reason = f"the path says {key}, the body {binding.key}"
-            errors = [{"field": "ipv4, psid", "reason": reason, "suggestion": "Leave them out"}]
-            raise Problem(422, reason, errors=errors)
+        binding = self._one(body, key)
         status = 200 if key in self._service.table else 201
         self._change(replace=[binding])
-        return self._made(binding, query, status)
+        return self._made(binding, call, status)
 
-    def delete(self, request: Request, query: dict[str, str], ipv4: str, psid: str) -> Response:
-        key = _key(ipv4, psid)
-        self._existing(key)
-        self._change(delete=[key])
-        if not self._waited([key], query):
-            return answer({"deleted": str(key), "state": "pending"}, 202)
-        return answer(None, 204)
+    def delete(self, call: Call) -> Answer:
+        binding = self._existing(call.key)
+        self._change(delete=[call.key])
+        if not self._waited([call.key], call):
+            return Answer(self._json(binding), 202)
+        return Answer(None, 204)
 
-    def bulk(self, request: Request, query: dict[str, str]) -> Response:
-        body = self._body(request)
+    def bulk(self, call: Call) -> Answer:
         errors = Errors()
-        known = ("create", "replace", "delete")
-        if not isinstance(body, dict):
-            errors.add("", "this is not a JSON object", f"Give lists: {', '.join(known)}")
-            errors.check()
-        for name, value in body.items():
-            if name not in known:
-                errors.add(name, "unknown field", f"Known are {', '.join(known)}")
-            elif not isinstance(value, list):
-                errors.add(name, "this is not a list", "Give a list")
-        errors.check()
-        now = time.time()
-        settings, table = self._service.settings, self._service.table
-        put: dict[str, list[Binding]] = {"create": [], "replace": []}
-        for name, found in put.items():
-            for index, item in enumerate(body.get(name, ())):
-                binding = parse_binding(item, settings, table, errors.at(f"{name}[{index}]"), now)
-                if binding is not None:
-                    found.append(binding)
-        gone = []
-        for index, item in enumerate(body.get("delete", ())):
-            place = errors.at(f"delete[{index}]")
-            key = parse_key(item, place)
-            if key is not None and key not in table:
-                place.add("", f"there is no binding {key}", "Leave it out")
-            elif key is not None:
-                gone.append(key)
-        errors.check()
-        self._change(put["create"], put["replace"], gone)
-        keys = [b.key for b in (*put["create"], *put["replace"])] + gone
+        lists = _bulk_lists(call.body, errors)
+        _refuse(422, errors)
+        now = self._clock()
+        put: dict[BindingKey, str] = {}
+        made: dict[str, list[Binding]] = {"create": [], "replace": []}
+        gone: dict[BindingKey, str] = {}
+        taken = Errors()  # what the bindings that are there do not allow
+        for place, item in _places(lists["delete"], "delete"):
+            key = self._reader.key(item, errors.at(place))
+            if key is None:
+                continue
+            if key in gone:
+                errors.at(place).add("", Bad(f"{key} is in {gone[key]} too", "Give it once"))
+            elif key not in self._service.table:
+                taken.at(place).add("", Bad(f"there is no binding {key}", "Leave it out"))
+            else:
+                self._check_changeable(key, taken.at(place))
+            gone.setdefault(key, place)
+        for name, bindings in made.items():
+            for place, item in _places(lists[name], name):
+                binding = self._reader.binding(item, errors.at(place), now)
+                if binding is None:
+                    continue
+                key = binding.key
+                if key in put:
+                    errors.at(place).add("", Bad(f"{key} is in {put[key]} too", "Give it once"))
+                elif key not in gone and self._check_changeable(key, taken.at(place)):
+                    existing = self._service.table.get(key)
+                    if name == "create" and existing is not None:
+                        reason = f"{key} is already bound to lwB4 {existing.lwb4}"
+                        taken.at(place).add("", Bad(reason, "Put it into replace, or leave it out"))
+                put.setdefault(key, place)
+                bindings.append(binding)
+        if errors.found:
+            errors.found.extend(taken.found)
+        _refuse(422, errors)
+        _refuse(409, taken)
+        self._change(**made, delete=list(gone))
         counts = {
-            "created": len(put["create"]), "replaced": len(put["replace"]), "deleted": len(gone),
+            "created": len(made["create"]), "replaced": len(made["replace"]), "deleted": len(gone),
         }  # fmt: skip
-        if not self._waited(keys, query):
-            return answer(counts | {"state": "pending"}, 202)
-        return answer(counts)
+        confirmed = self._waited(list({**gone, **put}), call)
+        return Answer(counts, 200 if confirmed else 202)
 
-    def lookup(self, request: Request, query: dict[str, str]) -> Response:
-        table = self._service.table
-        if "lwb4" in query:
-            lwb4 = _parsed(query, "lwb4", ipv6)
-            return answer({"bindings": [self._json(b) for b in table.by_lwb4(lwb4)]})
-        if "ipv4" not in query:
+    def lookup(self, call: Call) -> Answer:
+        ipv4, port, lwb4 = (call.values[name] for name in ("ipv4", "port", "lwb4"))
+        if (lwb4 is None) == (ipv4 is None) or (ipv4 is None) != (port is None):
             raise Problem(400, "give ipv4 and port, or lwb4")
-        address = _parsed(query, "ipv4", ipv4)
-        port = _number(query, "port", None, 0, 65535)
+        if lwb4 is not None:
+            page = self._listing.page(Wanted(lwb4=lwb4), None, routes.DEFAULT_PAGE)
+            body = self._page_json(page, ports=True)
+            if page.more:
+                body["next"] = _next(page, {"lwb4": lwb4})
+            return Answer(body)
         try:
-            binding = table.by_port(address, port)
+            binding = self._service.table.by_port(ipv4, port)
+            params = self._service.table.prefix_of(ipv4).params
         except UnknownPrefix as error:
             raise Problem(404, str(error)) from None
         if binding is None:
-            raise Problem(404, f"nobody uses {address}:{port}")
-        return answer({"bindings": [self._json(binding)]})
+            psid = params.psid_of(port)
+            last = len(params.excluded_ports) - 1
+            why = (
+                f"ports 0 to {last} belong to nobody (PSID offset {params.psid_offset})"
+                if psid is None
+                else f"PSID {psid} is not bound"
+            )
+            raise Problem(404, f"nobody uses {ipv4}:{port}: {why}")
+        return Answer({"total": 1, "bindings": [self._json(binding)]})
 
     # --- switches -------------------------------------------------------------------------------
 
-    def switches(self, request: Request, query: dict[str, str]) -> Response:
-        return answer({"switches": self._service.switches()})
+    def switches(self, call: Call) -> Answer:
+        return Answer({"switches": self._service.switches()})
 
-    def switch(self, request: Request, query: dict[str, str], name: str) -> Response:
-        return answer(_named(self._service.switches(), "name", name))
+    def switch(self, call: Call) -> Answer:
+        return Answer(_named(self._service.switches(), "name", call.values["name"]))
 
-    def counters(self, request: Request, query: dict[str, str]) -> Response:
-        return answer({"counters": self._read_counters()})
+    def counters(self, call: Call) -> Answer:
+        return Answer({"counters": self._read_counters()})
 
-    def counter(self, request: Request, query: dict[str, str], name: str) -> Response:
-        return answer(_named(self._read_counters(), "instance", name))
+    def counter(self, call: Call) -> Answer:
+        return Answer(_named(self._read_counters(), "instance", call.values["name"]))
 
-    def openapi(self, request: Request, query: dict[str, str]) -> Response:
-        from rest.openapi import document
-
-        return answer(document())
+    def openapi(self, call: Call) -> Answer:
+        return Answer(openapi.document())
 
     # --- helpers --------------------------------------------------------------------------------
 
-    def _read_counters(self) -> Any:
+    def _read_counters(self) -> Sequence[dict[str, Any]]:
         try:
             return self._service.counters()
         except TimeoutError as error:
             raise Problem(504, str(error)) from None
 
-    def _body(self, request: Request) -> Any:
-        return read_json(request, self._service.settings.rest.max_body)
-
-    def _one(self, body: Any) -> Binding:
+    def _one(self, body: Any, key: BindingKey | None = None) -> Binding:
         errors = Errors()
-        now = time.time()
-        binding = parse_binding(body, self._service.settings, self._service.table, errors, now)
-        errors.check()
+        binding = self._reader.binding(body, errors, self._clock())
+        if binding is not None and key is not None and binding.key != key:
+            field = "ipv4" if binding.ipv4 != key.ipv4 else "psid"
+            reason = f"the path says {key}, the body {binding.key}"
+            errors.add(field, Bad(reason, "Leave it out of the body"))
+        _refuse(422, errors)
         assert binding is not None
         return binding
 
@@ -327,109 +224,107 @@ class Api:
             raise Problem(404, f"there is no binding {key}")
         return binding
 
-    def _change(self, create: Any = (), replace: Any = (), delete: Any = ()) -> None:
+    def _check_changeable(self, key: BindingKey, errors: Errors) -> bool:
+        existing = self._service.table.get(key)
+        if existing is None or existing.origin is not Origin.STATIC:
+            return True
+        errors.add("", Bad(str(StaticBinding(key)), "Change it there"))
+        return False
+
+    def _change(
+        self,
+        create: Sequence[Binding] = (),
+        replace: Sequence[Binding] = (),
+        delete: Sequence[BindingKey] = (),
+    ) -> None:
+        if not (create or replace or delete):
+            return
         try:
             self._service.change(create=create, replace=replace, delete=delete)
         except BindingConflict as error:
-            existing = self._json(error.existing)
-            raise Problem(409, f"{error}; PUT replaces it", existing=existing) from None
+            raise Problem(
+                409, f"{error}; PUT replaces it", existing=self._json(error.existing)
+            ) from None
         except StaticBinding as error:
-            raise Problem(409, f"{error}; change it there") from None
+            raise Problem(
+                409, f"{error}; change it there", existing=self._json(self._existing(error.key))
+            ) from None
         except KeyError as error:
             raise Problem(404, f"there is no binding {error.args[0]}") from None
+        except StoreUnavailable as error:
+            raise Problem(
+                503, f"nothing was changed: {error}", headers={"Retry-After": "5"}
+            ) from None
 
-    def _made(self, binding: Binding, query: dict[str, str], status: int) -> Response:
-        if not self._waited([binding.key], query):
+    def _made(self, binding: Binding, call: Call, status: int) -> Answer:
+        if not self._waited([binding.key], call):
             status = 202
-        location = f"/v1/bindings/{binding.key}"
-        return answer(self._json(binding), status, {"Location": location})
+        return Answer(self._json(binding), status, {"Location": f"/v1/bindings/{binding.key}"})
 
-    def _waited(self, keys: Any, query: dict[str, str]) -> bool:
-        """Wait if the query asks for it; False when the switches have yet to confirm. Raises a
-        502 problem when one refused."""
-        wait = _choice(query, "wait", ("applied",), None)
-        timeout = _number(query, "timeout", DEFAULT_WAIT, 0, MAX_WAIT)
-        if wait is None or self._service.wait_applied(keys, timeout):
+    def _waited(self, keys: Sequence[BindingKey], call: Call) -> bool:
+        """Wait if the query asks for it; False when the switches have yet to confirm.
+
+        Raises a 502 problem when one refused. What is stored stays stored.
+        """
+        if call.values["wait"] is None or not keys:
             return True
+        if self._service.wait_applied(keys, call.values["timeout"]):
+            return True
+        refused = Errors()
         for key in keys:
             for name, applied in self._service.applied(key).items():
                 if applied.state is SwitchState.FAILED:
-                    raise Problem(502, f"{name} refused binding {key}: {applied.error}")
+                    reason = f"{name} refused it: {applied.error}"
+                    refused.add(str(key), Bad(reason, "It is stored; replace or delete it"))
+        _refuse(502, refused)
         return False
 
     def _json(self, binding: Binding) -> dict[str, Any]:
         return binding_json(binding, self._service.applied(binding.key), ports=True)
 
+    def _page_json(self, page: Page, *, ports: bool) -> dict[str, Any]:
+        applied = self._service.applied
+        shown = [binding_json(b, applied(b.key), ports=ports) for b in page.bindings]
+        return {"total": page.total, "bindings": shown}
 
-def _order(key: BindingKey) -> int:
-    return int(key.ipv4) << 16 | key.psid
+
+def _refuse(status: int, errors: Errors) -> None:
+    if errors.found:
+        first = errors.found[0]
+        detail = f"{first['field']}: {first['reason']}" if first["field"] else first["reason"]
+        if len(errors.found) > 1:
+            detail += f" (and {len(errors.found) - 1} more)"
+        raise Problem(status, detail, errors=errors.found)
 
 
-def _named(found: Any, key: str, name: str) -> Any:
+def _next(page: Page, query: dict[str, Any]) -> str:
+    last = str(page.bindings[-1].key)
+    asked = {name: str(value) for name, value in query.items() if value is not None}
+    return f"/v1/bindings?{urlencode({**asked, 'after': last}, safe='/:')}"
+
+
+def _bulk_lists(body: Any, errors: Errors) -> dict[str, Any]:
+    if not isinstance(body, dict):
+        errors.add("", Bad("this is not a JSON object", f"Give {', '.join(_CHANGES)}"))
+        return {}
+    for name, value in body.items():
+        if name not in _CHANGES:
+            errors.add(name[:60], Bad("unknown field", f"Known are {', '.join(_CHANGES)}"))
+        elif not isinstance(value, list):
+            errors.add(name, Bad("is not a list", "Give a list of objects"))
+    return {name: body.get(name, []) for name in _CHANGES}
+
+
+def _places(items: list[Any], name: str) -> Iterator[tuple[str, Any]]:
+    for index, item in enumerate(items):
+        if index % _PER_TURN == _PER_TURN - 1:
+            eventlet.sleep(0)
+        yield f"{name}[{index}]", item
+
+
+def _named(found: Sequence[dict[str, Any]], key: str, name: str) -> dict[str, Any]:
     for item in found:
         if item[key] == name:
             return item
-    raise Problem(404, f"there is no instance {name[:100]!r}")
-
-
-def _query(request: Request, route: Route) -> dict[str, str]:
-    try:
-        found = dict(request.GET)
-    except UnicodeDecodeError:
-        raise Problem(400, "the query is not UTF-8") from None
-    for name in found:
-        if name not in route.query:
-            known = ", ".join(route.query) or "none"
-            raise Problem(400, f"unknown query parameter {name[:60]!r}; known: {known}")
-    return found
-
-
-def _parsed(query: dict[str, str], name: str, convert: Callable[[Any], Any]) -> Any:
-    try:
-        return convert(query[name])
-    except Bad as bad:
-        raise Problem(400, f"{name}: {bad.args[0]}. {bad.args[1]}") from None
-
-
-def _network(text: str) -> IPv4Network:
-    try:
-        return IPv4Network(text)
-    except ValueError:
-        raise Bad(f"{text[:60]!r} is not an IPv4 prefix", "Write it like 192.0.2.0/28") from None
-
-
-def _cursor(query: dict[str, str]) -> BindingKey:
-    address, _, psid = query["after"].partition("/")
-    return _key(address, psid)
-
-
-def _key(address: str, psid: str) -> BindingKey:
-    try:
-        found = ipv4(address)
-    except Bad as bad:
-        raise Problem(400, f"{bad.args[0]}. {bad.args[1]}") from None
-    if not (psid.isascii() and psid.isdecimal() and len(psid) <= 5 and int(psid) <= 65535):
-        raise Problem(400, f"{psid[:60]!r} is no PSID: use 0 to 65535")
-    return BindingKey(found, int(psid))
-
-
-def _number(query: dict[str, str], name: str, default: Any, low: int, high: float) -> Any:
-    text = query.get(name)
-    if text is None:
-        if default is None:
-            raise Problem(400, f"{name} is missing")
-        return default
-    try:
-        value = float(text) if isinstance(default, float) else int(text)
-    except ValueError:
-        raise Problem(400, f"{name}: {text[:60]!r} is no number") from None
-    if not low <= value <= high:
-        raise Problem(400, f"{name}: use {low} to {high:g}")
-    return value
-
-
-def _choice(query: dict[str, str], name: str, choices: Any, default: str | None) -> str | None:
-    value = query.get(name, default)
-    if value is not None and value not in choices:
-        raise Problem(400, f"{name}: {value[:60]!r} is none of {', '.join(choices)}")
-    return value
+    known = ", ".join(str(item[key]) for item in found)
+    raise Problem(404, f"there is no instance {name[:100]!r}; there is {known}")

@@ -1,33 +1,38 @@
-"""The Ryu application: ``ryu-manager ryu_lw4o6.app rest.app``. Ryu's WSGI server, our answers."""
+"""The Ryu application: ``ryu-manager ryu_lw4o6.app rest.app``."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from ryu import cfg
 from ryu.app.wsgi import WSGIApplication
 from ryu.base import app_manager
-from webob import Request, Response
 
+from rest import server
 from rest.api import Api
+from rest.http import Answer
+from rest.service import BindingService
 from ryu_lw4o6.context import LOOPBACK, LwaftrContext
 
 # Ryu listens on every address unless told otherwise.
 cfg.CONF.set_default("wsapi_host", LOOPBACK)
 
-# One line for each request is for debugging (--verbose), not for an operator's log.
-ACCESS_LOG = logging.getLogger("ryu.lib.hub")
-
 
 class Rest:
     """Stands where Ryu expects a controller class: one is made for every request."""
 
-    def __init__(self, request: Request, link: Any, data: Api, **config: Any) -> None:
+    def __init__(self, request: Any, link: Any, data: Api, **config: Any) -> None:
         self._api = data
 
-    def __call__(self, request: Request) -> Response:
-        return self._api.handle(request)
+    def __call__(self, request: Any) -> Answer:
+        return self._api.dispatch(request.environ)
+
+
+def application(wsgi: WSGIApplication, service: BindingService) -> server.Guard:
+    """The API as a WSGI application: registered with Ryu's, which others may share, and guarded."""
+    wsgi.mapper.connect("lw4o6", "/{path:[\\s\\S]*}", controller=Rest)
+    wsgi.registory[Rest.__name__] = Api(service)
+    return server.Guard(wsgi, service.settings.rest)
 
 
 class RestApp(app_manager.RyuApp):  # type: ignore[misc]
@@ -37,8 +42,4 @@ class RestApp(app_manager.RyuApp):  # type: ignore[misc]
         self, *args: Any, wsgi: WSGIApplication, lwaftr: LwaftrContext, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        if not cfg.CONF.verbose:
-            ACCESS_LOG.setLevel(logging.WARNING)
-        # Every path comes here, so that whatever goes wrong is answered in one way.
-        wsgi.mapper.connect("lw4o6", "/{path:.*}", controller=Rest)
-        wsgi.registory[Rest.__name__] = Api(lwaftr.service)
+        server.install(application(wsgi, lwaftr.service))

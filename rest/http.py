@@ -1,31 +1,48 @@
-"""JSON over HTTP: reading bodies with limits, answering, and problem details (RFC 9457)."""
+"""JSON over HTTP: answers, problem details (RFC 9457), bearer tokens, bodies with a limit."""
 
 from __future__ import annotations
 
 import hmac
 import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, NoReturn
 
-from webob import Request, Response
+import eventlet
 
 from ryu_lw4o6.core.settings import RestSettings
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
-TITLES = {
-    400: "Bad request",
-    401: "Unauthorized",
-    404: "Not found",
-    405: "Method not allowed",
-    409: "Conflict",
-    413: "Body too large",
-    415: "Not JSON",
-    422: "Unusable values",
-    500: "Internal error",
-    502: "The switch refused",
-    503: "Store unavailable",
-    504: "The switch does not answer",
-}
+
+BODY_SECONDS = 30
+"""How long a client may take to send a body."""
+
+CLOSE = "lw4o6.close"
+"""In a WSGI environment: what to call so that the connection ends after the answer."""
+BODY_READ = "lw4o6.body_read"
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A JSON answer, itself a WSGI application. ``body`` None sends none."""
+
+    body: Any
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = JSON
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        headers = [("Cache-Control", "no-store"), *self.headers.items()]
+        body = b"" if self.body is None else json.dumps(self.body).encode() + b"\n"
+        if self.body is not None:
+            headers += [("Content-Type", self.content_type), ("Content-Length", str(len(body)))]
+        start_response(f"{self.status} {HTTPStatus(self.status).phrase}", headers)
+        return [] if environ.get("REQUEST_METHOD") == "HEAD" or not body else [body]
 
 
 class Problem(Exception):
@@ -37,7 +54,7 @@ class Problem(Exception):
         detail: str,
         *,
         errors: list[dict[str, str]] | None = None,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         **more: Any,
     ) -> None:
         super().__init__(detail)
@@ -47,47 +64,43 @@ class Problem(Exception):
         self.headers = headers or {}
         self.more = more
 
-    def response(self) -> Response:
+    def answer(self) -> Answer:
         body: dict[str, Any] = {
             "type": "about:blank",
-            "title": TITLES[self.status],
+            "title": HTTPStatus(self.status).phrase,
             "status": self.status,
             "detail": self.detail,
             **self.more,
         }
         if self.errors:
             body["errors"] = self.errors
-        return answer(body, self.status, self.headers, content_type=PROBLEM)
+        return Answer(body, self.status, self.headers, PROBLEM)
 
 
-def answer(
-    body: Any, status: int = 200, headers: dict[str, str] | None = None, *, content_type: str = JSON
-) -> Response:
-    response = Response(status=status, content_type=content_type, charset=None)
-    response.body = b"" if body is None else json.dumps(body).encode() + b"\n"
-    response.headers.update(headers or {})
-    return response
-
-
-def authorize(request: Request, settings: RestSettings) -> None:
+def authorize(environ: Environ, settings: RestSettings) -> None:
     """Raise a 401 problem unless the request carries the bearer token (RFC 6750 section 3)."""
     if settings.token is None:
         return
-    given = request.environ.get("HTTP_AUTHORIZATION", "").encode("latin-1", "replace")
-    if not hmac.compare_digest(given, b"Bearer " + settings.token.encode()):
+    scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    right = hmac.compare_digest(
+        given.strip(" ").encode("latin-1", "replace"), settings.token.encode()
+    )
+    if scheme.lower() != "bearer" or not right:
         raise Problem(
             401,
-            "the request carries no valid bearer token",
+            "the request carries no valid bearer token; send Authorization: Bearer TOKEN",
             headers={"WWW-Authenticate": 'Bearer realm="lw4o6"'},
         )
 
 
-def read_json(request: Request, limit: int) -> Any:
-    """The request's body as JSON. Raises 400, 413 and 415 problems."""
-    kind = request.environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
-    if kind != JSON and not kind.endswith("+json"):
-        raise Problem(415, f"Content-Type is {kind or 'missing'}; send {JSON}")
-    body = _read_body(request, limit)
+def read_json(environ: Environ, limit: int) -> Any:
+    """The request's body as JSON. Raises 400, 408, 411, 413 and 415 problems."""
+    kind, _, parameters = environ.get("CONTENT_TYPE", "").lower().partition(";")
+    charset = parameters.replace(" ", "").replace('"', "")
+    if kind.strip() != JSON or charset not in ("", "charset=utf-8"):
+        shown = environ.get("CONTENT_TYPE", "")[:60] or "missing"
+        raise Problem(415, f"Content-Type is {shown}; send {JSON}", headers={"Accept": JSON})
+    body = _read_body(environ, limit)
     try:
         return json.loads(
             body.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
@@ -97,42 +110,46 @@ def read_json(request: Request, limit: int) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise Problem(400, f"the body is not JSON: {error.msg} ({where})") from None
-    except ValueError as error:
-        raise Problem(400, f"the body is not usable JSON: {error}") from None
     except RecursionError:
         raise Problem(400, "the body is nested too deeply") from None
+    except ValueError:  # Python reads no integer of more than 4300 digits
+        raise Problem(400, "the body has a number that is too long") from None
 
 
-def _read_body(request: Request, limit: int) -> bytes:
-    length = request.environ.get("CONTENT_LENGTH") or ""
-    stream = request.environ["wsgi.input"]
-    chunked = "chunked" in request.environ.get("HTTP_TRANSFER_ENCODING", "").lower()
-    if not chunked and not length.isdecimal():
-        raise Problem(400, "the request has no usable Content-Length")
-    if not chunked and int(length) > limit:
-        _too_large(limit)
-    body: bytes = stream.read(limit + 1) if chunked else stream.read(int(length))
-    if len(body) > limit:
-        _too_large(limit)
+def _read_body(environ: Environ, limit: int) -> bytes:
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        raise Problem(411, "send the body with a Content-Length, not chunked")
+    text = environ.get("CONTENT_LENGTH") or "0"
+    if not (text.isascii() and text.isdecimal()):
+        raise Problem(400, "the Content-Length is no number")
+    if len(text) > 18 or int(text) > limit:
+        raise Problem(413, f"the body is larger than {limit} bytes (rest.max_body)")
+    length = int(text)
+    if not length:
+        raise Problem(400, "there is no body; send a JSON object")
+    deadline = eventlet.Timeout(BODY_SECONDS)
+    try:
+        body: bytes = environ["wsgi.input"].read(length)
+    except (eventlet.Timeout, TimeoutError):
+        raise Problem(408, f"the body did not come within {BODY_SECONDS} s") from None
+    except OSError:
+        body = b""
+    finally:
+        deadline.cancel()
+    if len(body) != length:
+        raise Problem(400, "the connection ended within the body")
+    environ[BODY_READ] = True
     return body
 
 
-def _too_large(limit: int) -> NoReturn:
-    raise Problem(
-        413,
-        f"the body is larger than {limit} bytes (rest.max_body)",
-        headers={"Connection": "close"},
-    )
-
-
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice!r} is there twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise Problem(400, f"the body has the name {name[:60]!r} twice in one object")
+        found[name] = value
     return found
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
+    raise Problem(400, f"the body is not JSON: {name} is no JSON value")

@@ -3,104 +3,170 @@
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import Any
 
-from rest.api import ROUTES
-from rest.codec import FIELDS
+from rest.codec import FIELDS, MAX_LIFETIME
+from rest.http import JSON, PROBLEM
+from rest.routes import PARAMETERS, ROUTES, Route
 from ryu_lw4o6 import __version__
+from ryu_lw4o6.core.binding import Origin
+from ryu_lw4o6.service import SwitchState
 
 
 def document() -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
-        in_path = re.findall(r"{(\w+)}", route.template)
-        operation: dict[str, Any] = {
-            "operationId": route.handler,
-            "summary": route.summary,
-            "parameters": [
-                {"name": n, "in": "path", "required": True, "schema": {"type": "string"}}
-                for n in in_path
-            ]
-            + [{"name": n, "in": "query", "schema": {"type": "string"}} for n in route.query],
-            "responses": {
-                "2XX": {"description": "done", "content": {"application/json": {}}},
-                "default": {
-                    "description": "a problem (RFC 9457)",
-                    "content": {
-                        "application/problem+json": {
-                            "schema": {"$ref": "#/components/schemas/Problem"}
-                        }
-                    },
-                },
-            },
-        }
-        if route.method in ("POST", "PUT"):
-            name = "Bulk" if route.handler == "bulk" else "Binding"
-            schema = {"$ref": f"#/components/schemas/{name}"}
-            operation["requestBody"] = {
-                "required": True,
-                "content": {"application/json": {"schema": schema}},
-            }
-        paths.setdefault(route.template, {})[route.method.lower()] = operation
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
         "info": {"title": "ryu-lw4o6", "version": __version__},
         "paths": paths,
         "components": {
-            "schemas": _SCHEMAS,
+            "schemas": SCHEMAS,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"token": []}],
     }
 
 
-_TYPES: dict[str, dict[str, Any]] = {
-    "lwb4": {"type": "string", "format": "ipv6", "description": "the lwB4's address"},
+def _operation(route: Route) -> dict[str, Any]:
+    in_path = re.findall(r"{(\w+)}", route.path)
+    operation: dict[str, Any] = {
+        "operationId": route.handler,
+        "summary": route.summary,
+        "parameters": [
+            {
+                "name": name,
+                "in": "path" if name in in_path else "query",
+                "required": name in in_path,
+                "description": PARAMETERS[name].description,
+                "schema": PARAMETERS[name].schema,
+            }
+            for name in (*in_path, *route.query)
+        ],
+        "responses": {
+            str(status): {"description": HTTPStatus(status).phrase}
+            | ({"content": {JSON: {"schema": _schema(name)}}} if name else {})
+            for status, name in route.answers.items()
+        }
+        | {
+            "default": {
+                "description": "a problem (RFC 9457)",
+                "content": {PROBLEM: {"schema": _schema("Problem")}},
+            }
+        },
+    }
+    if route.body is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {JSON: {"schema": _schema(route.body)}},
+        }
+    return operation
+
+
+def _schema(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object(properties: dict[str, Any], *optional: str) -> dict[str, Any]:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _array(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+_TEXT = {"type": "string"}
+_NUMBER = {"type": "integer", "minimum": 0}
+_IPV6 = {"type": "string", "format": "ipv6"}
+_OWNED = {
+    "lwb4": _IPV6 | {"description": "the lwB4's address"},
     "ipv4": {"type": "string", "format": "ipv4", "description": "its public address"},
     "psid": {"type": "integer", "minimum": 0, "maximum": 65535, "default": 0},
-    "br_address": {"type": ["string", "null"], "description": "default: the anycast address"},
-    "lifetime": {"type": "number", "description": "seconds; without it there is no end"},
-    "psid_offset": {"type": "integer", "description": "must be the prefix's"},
-    "psid_length": {"type": "integer", "description": "must be the prefix's"},
+    "psid_offset": {"type": "integer", "description": "a of RFC 7597; that of the prefix"},
+    "psid_length": {"type": "integer", "description": "k of RFC 7597; that of the prefix"},
+    "br_address": {
+        "type": ["string", "null"],
+        "format": "ipv6",
+        "description": "the lwAFTR address of this softwire; null: the default of the instance",
+    },
 }
-_SCHEMAS: dict[str, Any] = {
-    "Binding": {
+_LIFETIME = {
+    "type": "number",
+    "exclusiveMinimum": 0,
+    "maximum": MAX_LIFETIME,
+    "description": "seconds until the binding ends; without it there is no end",
+}
+_NEW = _OWNED | {"lifetime": _LIFETIME}
+
+SCHEMAS: dict[str, Any] = {
+    "NewBinding": {
         "type": "object",
         "required": ["lwb4", "ipv4"],
         "additionalProperties": False,
-        "properties": {name: _TYPES[name] for name in FIELDS},
+        "properties": {name: _NEW[name] for name in FIELDS},
     },
+    "Binding": _object(
+        _OWNED
+        | {
+            "ports": _array(_TEXT | {"examples": ["1232-1247"]}),
+            "origin": {"type": "string", "enum": [str(origin) for origin in Origin]},
+            "expires_at": {"type": ["string", "null"], "format": "date-time"},
+            "state": {
+                "type": "object",
+                "description": "by the name of each instance that carries the binding",
+                "additionalProperties": _object(
+                    {
+                        "state": {"type": "string", "enum": [str(s) for s in SwitchState]},
+                        "error": _TEXT,
+                    },
+                    "error",
+                ),
+            },
+        },
+        "ports",
+    ),
+    "Bindings": _object(
+        {"total": _NUMBER, "bindings": _array(_schema("Binding")), "next": _TEXT}, "next"
+    ),
+    "Key": _object({"ipv4": _OWNED["ipv4"], "psid": _OWNED["psid"]}, "psid"),
     "Bulk": {
         "type": "object",
         "additionalProperties": False,
         "properties": {
-            "create": {"type": "array", "items": {"$ref": "#/components/schemas/Binding"}},
-            "replace": {"type": "array", "items": {"$ref": "#/components/schemas/Binding"}},
-            "delete": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["ipv4"],
-                    "properties": {"ipv4": _TYPES["ipv4"], "psid": _TYPES["psid"]},
-                },
-            },
+            "create": _array(_schema("NewBinding")),
+            "replace": _array(_schema("NewBinding")),
+            "delete": _array(_schema("Key")),
         },
     },
-    "Problem": {
-        "type": "object",
-        "properties": {
-            "title": {"type": "string"},
+    "BulkDone": _object({"created": _NUMBER, "replaced": _NUMBER, "deleted": _NUMBER}),
+    "Switch": {"type": "object", "required": ["name"], "properties": {"name": _TEXT}},
+    "Switches": _object({"switches": _array(_schema("Switch"))}),
+    "Counters": _object(
+        {
+            "instance": _TEXT,
+            "connected": {"type": "boolean"},
+            "counters": {
+                "type": "object",
+                "additionalProperties": _object({"packets": _NUMBER, "bytes": _NUMBER}),
+            },
+        }
+    ),
+    "AllCounters": _object({"counters": _array(_schema("Counters"))}),
+    "Index": _object({"name": _TEXT, "version": _TEXT, "links": {"type": "object"}}),
+    "OpenApi": {"type": "object"},
+    "Problem": _object(
+        {
+            "type": _TEXT,
+            "title": _TEXT,
             "status": {"type": "integer"},
-            "detail": {"type": "string"},
-            "errors": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        n: {"type": "string"} for n in ("field", "reason", "suggestion")
-                    },
-                },
-            },
+            "detail": _TEXT,
+            "errors": _array(_object({"field": _TEXT, "reason": _TEXT, "suggestion": _TEXT})),
+            "existing": _schema("Binding"),
         },
-    },
+        "errors",
+        "existing",
+    ),
 }
