@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ from rest import values
 from rest.values import Bad, shown
 from ryu_lw4o6.core.binding import Binding, BindingKey, BindingTable, Origin, UnknownPrefix
 from ryu_lw4o6.core.settings import Settings
+from ryu_lw4o6.core.times import rfc3339
 from ryu_lw4o6.service import Applied
 
 FIELDS = ("lwb4", "ipv4", "psid", "br_address", "lifetime", "psid_offset", "psid_length")
@@ -33,7 +33,9 @@ def binding_json(binding: Binding, states: Mapping[str, Applied], *, ports: bool
         "psid_length": params.psid_length,
         "br_address": str(binding.br_address) if binding.br_address else None,
         "origin": str(binding.origin),
-        "expires_at": _time(binding.expires_at),
+        "expires_at": None
+        if binding.expires_at is None
+        else rfc3339(binding.expires_at, "seconds"),
         "state": {
             name: {"state": str(applied.state)}
             | ({"error": applied.error} if applied.error else {})
@@ -43,12 +45,6 @@ def binding_json(binding: Binding, states: Mapping[str, Applied], *, ports: bool
     if ports:
         body["ports"] = [f"{r[0]}-{r[-1]}" for r in params.port_ranges(binding.psid)]
     return body
-
-
-def _time(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 class Errors:

@@ -41,7 +41,8 @@ def ipv4(value: Any) -> IPv4Address:
 
 
 def ipv6(value: Any) -> IPv6Address:
-    return _address(value, addresses.ipv6, "an IPv6 address without a zone", "2001:db8:b4::1")
+    what = "an IPv6 address without a zone" if "%" in str(value) else "an IPv6 address"
+    return _address(value, addresses.ipv6, what, "2001:db8:b4::1")
 
 
 def host(value: Any) -> IPv6Address:

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from ryu.base import app_manager  # noqa: F401 (first: it and the controller import each other)
 from ryu.controller import controller, ofp_event
 from ryu.controller.handler import DEAD_DISPATCHER
 from ryu.lib import hub

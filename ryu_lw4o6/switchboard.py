@@ -19,6 +19,7 @@ from ryu_lw4o6.core.ethernet import mac_bytes
 from ryu_lw4o6.core.next_hop import NextHop
 from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Instance
+from ryu_lw4o6.core.times import rfc3339
 from ryu_lw4o6.session import Session, State
 
 LOG = logging.getLogger(__name__)
@@ -147,11 +148,12 @@ class Switch:
             "icmp_errors_sent": {kind: self.icmp_sent[kind] for kind in ("icmpv4", "icmpv6")},
         }
         if session is not None:
+            reconciled = session.reconciled or None
             status |= {
-                "connected_at": session.connected_at,
+                "connected_at": rfc3339(session.connected_at),
                 "missing_ports": list(session.missing_ports),
                 "backlog": session.backlog,
                 "bindings": session.bindings,
-                "last_reconcile": session.reconciled or None,
+                "last_reconcile": reconciled and reconciled | {"at": rfc3339(reconciled["at"])},
             }
         return status

@@ -31,9 +31,13 @@ class LabError(Exception):
     """Something in the lab did not do what it should; the message says what and where to look."""
 
 
+PATIENCE = float(os.environ.get("LW4O6_LAB_PATIENCE", "1"))
+"""How many times longer than usual to wait, for a machine that is emulated."""
+
+
 def wait_for(what: str, condition: Callable[[], Any], timeout: float = 20.0) -> Any:
     """Wait until ``condition()`` is true and return it; LabError after ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * PATIENCE
     while True:
         found = condition()
         if found:
@@ -63,7 +67,7 @@ class Builder:
         """Run a command in a node. Raises LabError if it fails and ``check`` is set."""
         done = subprocess.run(
             self.command(node, *command), capture_output=True, text=True, input=text,
-            env=self.environment, timeout=timeout,
+            env=self.environment, timeout=timeout * PATIENCE,
         )  # fmt: skip
         if check and done.returncode:
             message = (done.stderr or done.stdout).strip() or f"status {done.returncode}"
@@ -241,6 +245,7 @@ class Builder:
 
     def rest(self, method: str, path: str, body: Any = None, timeout: float = 30) -> Any:
         """Call the controller's REST API from its own namespace: (status, JSON)."""
+        timeout *= PATIENCE
         command = ["curl", "-sS", "-m", str(timeout), "-X", method, "-w", "\n%{http_code}"]
         if body is not None:
             command += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]

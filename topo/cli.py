@@ -7,9 +7,10 @@ import os
 import sys
 import time
 
+from ryu_lw4o6.core.settings import Datapath
 from topo import demo
 from topo.build import SWITCH, Builder, LabError
-from topo.plan import Lab
+from topo.plan import Lab, Tunnel
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,6 +29,15 @@ def main(argv: list[str] | None = None) -> int:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(func=function)
+        if function in (_up, _demo):
+            command.add_argument(
+                "--datapath", type=Datapath, choices=list(Datapath), default=Datapath.USERSPACE,
+                help="Open vSwitch's: netdev (userspace) or system (kernel); default: %(default)s",
+            )  # fmt: skip
+            command.add_argument(
+                "--tunnel", type=Tunnel, choices=list(Tunnel), default=Tunnel.SRV6,
+                help="what lwB4s encapsulate with (default: %(default)s)",
+            )  # fmt: skip
     shell = commands.add_parser("shell", help="run a command in a node, or a shell")
     shell.add_argument("node", help="host1, nat1, tun1, access, lwaftr1, inet, ...")
     shell.add_argument("command", nargs=argparse.REMAINDER, help="the command (default: a shell)")
@@ -42,13 +52,20 @@ def main(argv: list[str] | None = None) -> int:
         print("lw4o6-lab: network namespaces need root; run it as root", file=sys.stderr)
         return 1
     try:
-        status: int = args.func(Builder(Lab(args.name)), args)
+        status: int = args.func(_builder(args), args)
         return status
     except LabError as error:
         print(f"lw4o6-lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _builder(args: argparse.Namespace) -> Builder:
+    """The lab of that name; options that only building needs have their defaults elsewhere."""
+    suffix = "-demo" if args.func is _demo else ""
+    built = {key: getattr(args, key) for key in ("datapath", "tunnel") if hasattr(args, key)}
+    return Builder(Lab(args.name + suffix, **built))
 
 
 def _up(builder: Builder, args: argparse.Namespace) -> int:
@@ -70,7 +87,7 @@ def _down(builder: Builder, args: argparse.Namespace) -> int:
 
 
 def _demo(builder: Builder, args: argparse.Namespace) -> int:
-    return demo.run(Builder(Lab(f"{builder.lab.name}-demo")))
+    return demo.run(builder)
 
 
 def _require(builder: Builder) -> None:

@@ -91,6 +91,18 @@ class Demo:
                 pages == 3 and rate > 0 and loss == 0,
             )  # fmt: skip
         self._check_ports(sources)
+        self._check_datapath()
+
+    def _check_datapath(self) -> None:
+        """Which of Open vSwitch's datapaths has flows for what has just passed."""
+        shown = self.lab.run(SWITCH, "ovs-appctl", "dpctl/show").stdout
+        name = shown.partition(":")[0]
+        found = re.search(r"flows: (\d+)", shown)
+        flows = int(found.group(1)) if found else 0
+        self.check(
+            "Open vSwitch forwards it without the controller", f"{flows} flows in {name}",
+            name.startswith(self.lab.lab.datapath) and flows > 0,
+        )  # fmt: skip
 
     def _check_ports(self, sources: dict[str, list[int]]) -> None:
         """The Internet host saw public addresses only, and ports of the right sets only."""

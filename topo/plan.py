@@ -5,18 +5,21 @@
     host3 -- nat3 == tun3 --'      IPv6        |  Open vSwitch, ryu-manager
                                                '  of its own
 
-An lwB4 takes two namespaces: ``nat`` does NAPT44 into the port set, ``tun`` encapsulates. The
-kernel's plain IPv6 encapsulation (SRv6 with one segment and no routing header) is RFC 2473 on the
-wire; its route would bypass the NAPT if both were in one namespace.
+An lwB4 takes two namespaces: ``nat`` does NAPT44 into the port set, ``tun`` encapsulates, in one of
+two ways. Where there is no tunnel driver, the kernel's plain IPv6 encapsulation (SRv6 with one
+segment and no routing header) is RFC 2473 on the wire; its route would bypass the NAPT if both were
+in one namespace.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface
 
 from ryu_lw4o6.core.portset import PortParams
+from ryu_lw4o6.core.settings import Datapath
 
 ACCESS_MTU = 1540
 """The access network carries a full-sized IPv4 packet (1500 bytes) in a softwire."""
@@ -34,6 +37,13 @@ SHARED = IPv4Network("192.0.2.0/28")
 FULL = IPv4Network("203.0.113.0/29")
 SHARED_PARAMS = PortParams(6, 6)
 FULL_PARAMS = PortParams(0, 0)
+
+
+class Tunnel(enum.StrEnum):
+    """What an lwB4 encapsulates with."""
+
+    SRV6 = "srv6"
+    IPIP6 = "ipip6"  # ip -6 tunnel ... mode ipip6
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +107,8 @@ class Lab:
 
     name: str = "lw4o6"
     subscribers: tuple[Subscriber, ...] = SUBSCRIBERS
+    datapath: Datapath = Datapath.USERSPACE
+    tunnel: Tunnel = Tunnel.SRV6
     links: tuple[Link, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -130,6 +142,7 @@ class Lab:
             yield "inet", ["route", "add", str(prefix), "via", LWAFTR4]
         for sub in self.subscribers:
             yield from _subscriber(sub)
+            yield from (_srv6 if self.tunnel is Tunnel.SRV6 else _ipip6)(sub)
 
     def napt(self, sub: Subscriber) -> str:
         """An nftables ruleset for the lwB4's NAPT44."""
@@ -152,6 +165,8 @@ class Lab:
 
     def softwire_rules(self, sub: Subscriber) -> str:
         """nftables: only IPv4-in-IPv6 to the lwB4 is decapsulated; the rest stays local."""
+        if self.tunnel is Tunnel.IPIP6:
+            return ""
         return (
             "table ip6 softwire {\n chain pre {\n"
             "  type filter hook prerouting priority mangle;\n"
@@ -177,6 +192,7 @@ class Lab:
             "instances:\n"
             "  - name: lwaftr1\n"
             "    datapath_id: 1\n"
+            f"    datapath: {self.datapath}\n"
             f"    aftr_addresses: ['{ANYCAST}']\n"
             f"    ipv6: {{port: eth6, address: '{LWAFTR6}', next_hop: '{CORE.ip}', "
             f"mtu: {ACCESS_MTU}}}\n"
@@ -195,6 +211,19 @@ def _subscriber(sub: Subscriber) -> Iterator[tuple[str, list[str]]]:
     yield sub.tun, ["addr", "add", f"{sub.lwb4}/64", "dev", "wan", "nodad"]
     yield sub.tun, ["-6", "route", "add", "default", "via", str(sub.gateway)]
     yield "access", ["addr", "add", f"{sub.gateway}/64", "dev", f"sub{sub.number}", "nodad"]
+
+
+def _ipip6(sub: Subscriber) -> Iterator[tuple[str, list[str]]]:
+    """The kernel's tunnel driver, with its encapsulation limit option as it comes."""
+    yield sub.tun, [
+        "-6", "tunnel", "add", "softwire", "mode", "ipip6", "local", str(sub.lwb4),
+        "remote", str(ANYCAST), "dev", "wan",
+    ]  # fmt: skip
+    yield sub.tun, ["link", "set", "softwire", "up"]
+    yield sub.tun, ["route", "add", "default", "dev", "softwire"]
+
+
+def _srv6(sub: Subscriber) -> Iterator[tuple[str, list[str]]]:
     yield sub.tun, ["sr", "tunsrc", "set", str(sub.lwb4)]
     yield sub.tun, [
         "route", "add", "default", "encap", "seg6", "mode", "encap.red", "segs", str(ANYCAST),

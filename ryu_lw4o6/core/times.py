@@ -1,0 +1,11 @@
+"""Times for people and programs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def rfc3339(seconds: float, timespec: str = "milliseconds") -> str:
+    """Unix time as text in UTC (RFC 3339), such as 2026-11-24T05:00:00.123Z."""
+    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec)
+    return text.replace("+00:00", "Z")

@@ -1,0 +1,78 @@
+"""Documentation that can drift does not: it is held against what it is about."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from openflow_rules.tables import Count, Drop, Table
+from rest.routes import ROUTES
+from ryu_lw4o6 import cli
+from ryu_lw4o6.core.config import load
+from ryu_lw4o6.core.settings import IcmpPolicy, Instance, Ipv4Side, Ipv6Side
+from ryu_lw4o6.softwire.shim import COUNTERS
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLE = ROOT / "docs/examples/lw4o6.yaml"
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
+
+
+def test_the_example_is_right() -> None:
+    settings = load(EXAMPLE)
+    assert len(settings.bindings) == 4
+    assert settings.instances[0].name == "lwaftr1"
+
+
+def test_the_pipeline_page_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["pipeline"]) == 0
+    assert capsys.readouterr().out == page("pipeline.md"), "run make docs"
+    for name in (*(t.name for t in Table), *(c.name.lower() for c in Count)):
+        assert name in page("pipeline.md")
+    for drop in Drop:
+        assert f"drop_{drop.name.lower()}" in page("pipeline.md")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("kind", [Instance, Ipv6Side, Ipv4Side, IcmpPolicy])
+def test_every_key_of_the_configuration_is_described(kind: type) -> None:
+    for field in fields(kind):
+        if not field.name.startswith("_"):
+            assert f"| `{field.name}` |" in page("configuration.md"), field.name
+
+
+def test_every_route_is_described() -> None:
+    text = page("rest.md").replace("192.0.2.1/3", "{ipv4}/{psid}").replace("lwaftr1", "{name}")
+    for route in ROUTES:
+        assert route.path in text, route.path
+
+
+def test_every_decision_is_listed() -> None:
+    listed = re.findall(r"\]\((\d{4}-[^)]+)\)", page("adr/README.md"))
+    assert listed == sorted(p.name for p in (ROOT / "docs/adr").glob("0*.md"))
+
+
+def test_counters_that_operators_are_pointed_to_exist() -> None:
+    known = {f"drop_{drop.name.lower()}" for drop in Drop} | set(COUNTERS)
+    for name in re.findall(r"`((?:drop|refused)_\w+)`", page("operating.md")):
+        assert name in known or name == "refused_", name
+
+
+def test_every_target_has_a_word_of_help() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^\.PHONY: (\S+)", makefile, re.M)
+    assert len(targets) > 10
+    for target in targets:
+        assert re.search(rf"^{target}:.*## \w", makefile, re.M), target

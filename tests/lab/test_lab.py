@@ -1,0 +1,85 @@
+"""The lab as people use it: up, twice; broken, and up again; down, and nothing is left."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from topo.build import RUN, SWITCH, Builder, wait_for
+from topo.plan import SERVER, Lab
+
+NAME = "lw4o6-test"
+LAB = Path(sys.executable).parent / "lw4o6-lab"
+
+
+def lab(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(LAB), "--name", NAME, *command], capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.fixture
+def built() -> Iterator[Builder]:
+    try:
+        done = lab("up")
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield Builder(Lab(NAME))
+    finally:
+        lab("down")
+
+
+def left() -> list[str]:
+    """What there is of the lab on this machine."""
+    namespaces = subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout.split()
+    found = [name for name in namespaces if name.startswith(NAME)]
+    if (RUN / NAME).exists():
+        found.append(str(RUN / NAME))
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"{RUN / NAME}".encode() in entry.read_bytes():
+                found.append(entry.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_from_up_to_down(built: Builder) -> None:
+    again = lab("up")
+    assert "the lab is up already" in again.stdout
+    status = lab("status")
+    assert status.returncode == 0
+    assert "host2          192.0.2.1 PSID 4, lwB4 2001:db8:b4:2::1: applied" in status.stdout
+    fetch = ["curl", "-sSf", "-m", "10", f"http://{SERVER}/"]
+    assert "IPv4 Internet" in lab("shell", "host2", *fetch).stdout
+    assert lab("shell", "host1", *fetch).returncode != 0  # it has no binding
+    body = '{"lwb4": "2001:db8:b4:1::1", "ipv4": "192.0.2.1", "psid": 3}'
+    assert lab("rest", "POST", "/v1/bindings?wait=applied", body).returncode == 0
+    assert "IPv4 Internet" in lab("shell", "host1", *fetch).stdout
+    assert lab("shell", "host9", "true").stderr.startswith("lw4o6-lab: there is no node host9; ")
+    switch = built.run(SWITCH, "lw4o6", "switch", "status", str(built.directory / "lw4o6.yaml"))
+    assert "port eth6        up, receive buffer 16384 KiB" in switch.stdout
+    assert "softwire shim    attached" in switch.stdout
+    assert lab("down").stdout == f"lab {NAME} is down\n"
+    assert left() == []
+    assert lab("down").stdout == f"lab {NAME} is not there\n"
+    assert "the lab is not up; run lw4o6-lab up" in lab("status").stderr
+
+
+def test_a_broken_lab_is_built_anew(built: Builder) -> None:
+    built.kill("ryu-manager")
+    built.kill("ovs-vswitchd")
+    done = lab("up")
+    assert done.returncode == 0
+    assert "removing what is left of an older lab" in done.stdout
+    wait_for("it works", built.ready)
+
+
+def test_a_large_packet_crosses_whole(built: Builder) -> None:
+    """1500 bytes of IPv4 fit into the access network's 1540, and 1501 do not leave the host."""
+    ping = ["ping", "-c", "1", "-W", "3", "-M", "do", str(SERVER)]
+    assert lab("shell", "host2", *ping, "-s", "1472").returncode == 0
+    assert "message too long" in lab("shell", "host2", *ping, "-s", "1473").stderr.lower()

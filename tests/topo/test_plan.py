@@ -1,0 +1,54 @@
+"""The lab as it is planned, without building it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ryu_lw4o6.core.config import load
+from ryu_lw4o6.core.settings import Datapath
+from topo.plan import SUBSCRIBERS, Lab, Tunnel
+
+
+@pytest.mark.parametrize("datapath", Datapath)
+def test_its_configuration_is_right(tmp_path: Path, datapath: Datapath) -> None:
+    path = tmp_path / "lw4o6.yaml"
+    path.write_text(Lab(datapath=datapath).config(str(tmp_path)))
+    settings = load(path)
+    assert settings.instances[0].datapath is datapath
+    assert settings.store_url == f"sqlite:///{tmp_path}/bindings.sqlite"
+    # The first subscriber's binding is made over REST.
+    assert [binding.psid for binding in settings.bindings] == [4, 0]
+
+
+def test_napt_uses_every_port_of_the_port_set_and_no_other() -> None:
+    lab, sub = Lab(), SUBSCRIBERS[0]
+    ranges = re.findall(r"\d+ : 192\.0\.2\.1 \. (\d+)-(\d+)", lab.napt(sub))
+    ports = {port for first, last in ranges for port in range(int(first), int(last) + 1)}
+    # PSID 3 of offset 6, length 6: sixteen ports in each 1024 but the first.
+    assert ports == {1024 * a + 48 + j for a in range(1, 64) for j in range(16)}
+    assert f"mod {len(ranges)} " in lab.napt(sub)
+    assert "snat to 203.0.113.1" in lab.napt(SUBSCRIBERS[2])
+
+
+@pytest.mark.parametrize("tunnel", Tunnel)
+def test_every_command_is_for_a_node_that_is_there(tunnel: Tunnel) -> None:
+    lab = Lab("x", tunnel=tunnel)
+    assert {node for node, _ in lab.addresses()} <= set(lab.nodes)
+    words = " ".join(word for _, command in lab.addresses() for word in command)
+    assert ("mode ipip6" in words) is (tunnel is Tunnel.IPIP6)
+    assert ("seg6" in words) is (tunnel is Tunnel.SRV6)
+
+
+def test_names_of_interfaces_fit() -> None:
+    for link in Lab().links:
+        assert len(link.left_name) < 16
+        assert len(link.right_name) < 16
+
+
+def test_two_labs_share_no_namespace() -> None:
+    one, two = Lab("a"), Lab("b")
+    names = [lab.namespace(node) for lab in (one, two) for node in lab.nodes]
+    assert len(set(names)) == len(names)
