@@ -52,9 +52,7 @@ def _controller(rig: Rig) -> float:
 
 
 def _save_binding_flows(rig: Rig, file: Path) -> None:
-    text = rig.ovs(
-        *_OFCTL, "--no-stats", "--no-names", "dump-flows", BRIDGE, f"cookie={_BINDINGS}"
-    )
+    text = rig.ovs(*_OFCTL, "--no-stats", "--no-names", "dump-flows", BRIDGE, f"cookie={_BINDINGS}")
     lines = [line for line in text.splitlines() if "actions=" in line]
     assert len(lines) == 2 * BINDINGS, len(lines)
     file.write_text("\n".join(lines) + "\n")

@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,10 @@ def lwaftr(count: int) -> Iterator[Rig]:
         ovs = Ovs()
         undo.callback(ovs.stop)
         outside = undo.enter_context(namespace())
-        for wire, mac, nic, nic_mac in (("wire6", WIRE6, "eth6", NIC6), ("wire4", WIRE4, "eth4", NIC4)):
+        for wire, mac, nic, nic_mac in (
+            ("wire6", WIRE6, "eth6", NIC6),
+            ("wire4", WIRE4, "eth4", NIC4),
+        ):
             link(ovs, nic, nic_mac, outside, wire, mac)
         run("ip", "-n", outside, "addr", "add", "198.51.100.254/24", "dev", "wire4")
         run("ip", "-n", outside, "addr", "add", "2001:db8:1::fe/64", "dev", "wire6", "nodad")
@@ -161,6 +164,16 @@ class Loss:
     packets_per_second: float
 
 
+@dataclass
+class _Way:
+    """One direction: a frame that lacks its number, where it is sent, where it arrives."""
+
+    frame: bytes
+    out: socket.socket
+    into: socket.socket
+    arrived: set[int] = field(default_factory=set)
+
+
 class Stream:
     """One subscriber's packets, both ways, each with its number; for use as a context.
 
@@ -175,12 +188,10 @@ class Stream:
         self._thread = threading.Thread(target=self._run, daemon=True)
         with inside(rig.outside):
             wire6, wire4 = _wire("wire6"), _wire("wire4")
-        # (first bytes of the frame, where to send it, where it is to arrive)
         self._ways = (
-            (upstream(binding, bytes(32))[:-4], wire6, wire4),
-            (downstream(binding, bytes(32))[:-4], wire4, wire6),
+            _Way(upstream(binding, bytes(32))[:-4], wire6, wire4),
+            _Way(downstream(binding, bytes(32))[:-4], wire4, wire6),
         )
-        self._arrived: tuple[set[int], set[int]] = (set(), set())
         self._sent = 0
 
     def __enter__(self) -> Stream:
@@ -190,15 +201,15 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        for _, out, _ in self._ways:
-            out.close()
+        for way in self._ways:
+            way.out.close()
 
     def _run(self) -> None:
         started = time.monotonic()
         while not self._stop.is_set():
             number = self._sent.to_bytes(4, "big")
-            for frame, out, _ in self._ways:
-                out.send(frame + number)
+            for way in self._ways:
+                way.out.send(way.frame + number)
             self._sent += 1
             self._collect()
             time.sleep(self._interval)
@@ -206,16 +217,16 @@ class Stream:
         time.sleep(0.5)
         self._collect()
         sent = 2 * self._sent
-        lost = sent - sum(map(len, self._arrived))
+        lost = sent - sum(len(way.arrived) for way in self._ways)
         self.loss = Loss(sent, lost, sent / seconds)
 
     def _collect(self) -> None:
-        for (_, _, into), arrived in zip(self._ways, self._arrived, strict=True):
+        for way in self._ways:
             with contextlib.suppress(BlockingIOError):
                 while True:
-                    frame = into.recv(2048)
+                    frame = way.into.recv(2048)
                     if len(frame) > 60:  # neither ARP nor neighbour discovery
-                        arrived.add(int.from_bytes(frame[-4:], "big"))
+                        way.arrived.add(int.from_bytes(frame[-4:], "big"))
 
 
 def _wire(device: str) -> socket.socket:
