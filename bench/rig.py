@@ -164,6 +164,9 @@ class Loss:
     packets_per_second: float
 
 
+_TAG = b"numbered packet "
+
+
 @dataclass
 class _Way:
     """One direction: a frame that lacks its number, where it is sent, where it arrives."""
@@ -189,8 +192,8 @@ class Stream:
         with inside(rig.outside):
             wire6, wire4 = _wire("wire6"), _wire("wire4")
         self._ways = (
-            _Way(upstream(binding, bytes(32))[:-4], wire6, wire4),
-            _Way(downstream(binding, bytes(32))[:-4], wire4, wire6),
+            _Way(upstream(binding, _TAG + bytes(4))[:-4], wire6, wire4),
+            _Way(downstream(binding, _TAG + bytes(4))[:-4], wire4, wire6),
         )
         self._sent = 0
 
@@ -225,7 +228,7 @@ class Stream:
             with contextlib.suppress(BlockingIOError):
                 while True:
                     frame = way.into.recv(2048)
-                    if len(frame) > 60:  # neither ARP nor neighbour discovery
+                    if frame[-4 - len(_TAG) : -4] == _TAG:
                         way.arrived.add(int.from_bytes(frame[-4:], "big"))
 
 

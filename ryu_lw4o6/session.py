@@ -303,9 +303,9 @@ class Session:
                 cookie=part << _IPV4_LOW_BITS,
                 cookie_mask=(DUMP_PARTS - 1) << _IPV4_LOW_BITS,
             )
-        for binding in table:
-            if right.get(binding.key) != 2 and self.instance.carries(binding):
-                dirty[binding.key] = None
+        for key, binding in table.items():
+            if right.get(key) != 2 and self.instance.carries(binding):
+                dirty[key] = None
         self._on_switch = on_switch
         self._pipeline = found
         self._pipeline_dirty = True

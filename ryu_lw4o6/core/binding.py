@@ -13,7 +13,7 @@ so cannot hold an overlap.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import ItemsView, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import NamedTuple
@@ -131,6 +131,10 @@ class BindingTable:
 
     def __iter__(self) -> Iterator[Binding]:
         return iter(self._by_key.values())
+
+    def items(self) -> ItemsView[BindingKey, Binding]:
+        """Every binding with its key."""
+        return self._by_key.items()
 
     def __contains__(self, key: BindingKey) -> bool:
         return key in self._by_key
