@@ -8,11 +8,13 @@ import signal
 import sys
 from collections.abc import Callable
 
-from bench import programming, restart
+from bench import changes, dataplane, programming, restart
 from bench.rig import OUTPUT, Result
 
 BENCHMARKS: dict[str, Callable[[], Result]] = {
+    "dataplane": dataplane.measure,
     "programming": programming.measure,
+    "changes": changes.measure,
     "restart": restart.measure,
 }
 

@@ -150,7 +150,7 @@ def discard(outside: str, *wires: str) -> None:
     """Throw traffic away as soon as it has been counted, before the kernel spends time on it."""
     hook = f"type filter hook ingress devices = {{ {', '.join(wires)} }} priority 0;"
     rules = "ip protocol udp drop; ip6 nexthdr 4 drop;"
-    ruleset = f"table netdev discard {{ chain wires {{ {hook} {rules} }}; }}"
+    ruleset = f"table netdev {wires[0]} {{ chain wires {{ {hook} {rules} }}; }}"
     run("nsenter", f"--net=/run/netns/{outside}", "nft", ruleset)
 
 
