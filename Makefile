@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
-SOURCES := ryu_lw4o6 openflow_rules rest topo site_hook tests
+SOURCES := ryu_lw4o6 openflow_rules rest topo site_hook tests bench
 # What pytest is to run, or how: make test ARGS='tests/rules -x'
 ARGS ?=
 
@@ -66,7 +66,7 @@ wheel: setup ## build dist/*.whl
 .PHONY: clean
 clean: ## remove what was built, except .venv
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find $(SOURCES) bench -name __pycache__ -prune -exec rm -rf {} +
+	@find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: distclean
 distclean: clean ## remove .venv, too

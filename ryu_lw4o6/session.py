@@ -117,7 +117,7 @@ class Session:
         self._dirty: dict[BindingKey, None] = {}
         self._in_flight: set[BindingKey] = set()
         self._failed: dict[BindingKey, str] = {}
-        self._on_switch: set[BindingKey] = set()
+        self._on_switch: set[BindingKey] = set()  # of which the switch has, or may have, flows
         self._pipeline: dict[bytes, bytes] = {}  # canonical flow -> message that deletes it
         self._pipeline_dirty = True
         self._ports_dirty = False
@@ -303,9 +303,9 @@ class Session:
                 cookie=part << _IPV4_LOW_BITS,
                 cookie_mask=(DUMP_PARTS - 1) << _IPV4_LOW_BITS,
             )
-        for binding in table:
-            if right.get(binding.key) != 2 and self.instance.carries(binding):
-                dirty[binding.key] = None
+        for key, binding in table.items():
+            if right.get(key) != 2 and self.instance.carries(binding):
+                dirty[key] = None
         self._on_switch = on_switch
         self._pipeline = found
         self._pipeline_dirty = True
@@ -386,12 +386,12 @@ class Session:
         while batch or doomed or pipeline_messages:
             first = self._xid
             key_of: dict[int, BindingKey] = {}
-            self._send_all(self._bundle(batch, doomed, pipeline_messages, key_of))
+            removed = list(doomed)
+            self._send_all(self._bundle(batch, removed, pipeline_messages, key_of))
             self._barrier()
             errors = self._errors_since(first)
             if not errors:
-                self._on_switch.difference_update(batch, doomed)
-                self._on_switch.update(key for key in batch if self._wanted(key))
+                self._on_switch.difference_update(removed)
                 break
             bad = {key_of[xid]: str(error) for xid, error in errors.items() if xid in key_of}
             if not bad:
@@ -401,23 +401,24 @@ class Session:
             batch = {key: None for key in batch if key not in bad}
         return refused
 
-    def _wanted(self, key: BindingKey) -> bool:
-        binding = self._table.get(key)
-        return binding is not None and self.instance.carries(binding)
-
     def _bundle(
         self,
         batch: Iterable[BindingKey],
-        doomed: Iterable[BindingKey],
+        removed: list[BindingKey],
         pipeline_messages: list[bytes],
         key_of: dict[int, BindingKey],
     ) -> Iterator[bytes]:
+        """The messages that delete ``removed`` and bring ``batch`` in line with the table.
+
+        ``removed`` grows by what is only deleted. What is added counts as being on the switch
+        from now on: the table may change again before the switch has confirmed it.
+        """
         yield encode.bundle_control(encode.BUNDLE_OPEN, self._next_xid())
         for message in pipeline_messages:
             yield encode.in_bundle(encode.with_xid(message, self._next_xid()))
         encoder, on_switch, get = self._encoder, self._on_switch, self._table.get
         carries = self.instance.carries
-        for key in doomed:
+        for key in removed:
             yield encoder.delete_bundled(binding_cookie(key), self._next_xid())
         for key in batch:
             xid = self._next_xid()
@@ -426,7 +427,10 @@ class Session:
                 yield encoder.delete_bundled(binding_cookie(key), xid)
             binding = get(key)
             if binding is not None and carries(binding):
+                on_switch.add(key)
                 yield encoder.add_bundled(binding, xid)
+            else:
+                removed.append(key)
         yield encode.bundle_control(encode.BUNDLE_COMMIT, self._next_xid())
 
     # --- messages -------------------------------------------------------------------------------

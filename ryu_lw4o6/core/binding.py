@@ -13,7 +13,7 @@ so cannot hold an overlap.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import ItemsView, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import NamedTuple
@@ -72,6 +72,28 @@ class Prefix:
     params: PortParams
 
 
+class PrefixIndex:
+    """Finds the prefix that holds an address, however many prefixes there are.
+
+    Prefixes never overlap, so the order in which their lengths are tried does not matter.
+    """
+
+    def __init__(self, prefixes: Iterable[Prefix]) -> None:
+        self._by_shift: dict[int, dict[int, Prefix]] = {}
+        for prefix in prefixes:
+            shift = 32 - prefix.network.prefixlen
+            bits = int(prefix.network.network_address) >> shift
+            self._by_shift.setdefault(shift, {})[bits] = prefix
+
+    def find(self, ipv4: IPv4Address) -> Prefix | None:
+        number = int(ipv4)
+        for shift, by_bits in self._by_shift.items():
+            prefix = by_bits.get(number >> shift)
+            if prefix is not None:
+                return prefix
+        return None
+
+
 class BindingConflict(ValueError):
     """The address and port set are bound already. ``existing`` is the binding that has them."""
 
@@ -95,21 +117,13 @@ class BindingTable:
         """Grows with every change."""
         self._by_key: dict[BindingKey, Binding] = {}
         self._by_lwb4: dict[IPv6Address, dict[BindingKey, None]] = {}
-        # Longest prefix first is not needed, prefixes never overlap; a dict per prefix length
-        # keeps the lookup independent of how many prefixes there are.
-        self._prefixes: dict[int, dict[int, Prefix]] = {}
-        for prefix in prefixes:
-            length = prefix.network.prefixlen
-            shifted = int(prefix.network.network_address) >> (32 - length)
-            self._prefixes.setdefault(length, {})[shifted] = prefix
+        self._prefixes = PrefixIndex(prefixes)
 
     def prefix_of(self, ipv4: IPv4Address) -> Prefix:
         """The configured prefix that holds ``ipv4``. Raises UnknownPrefix."""
-        number = int(ipv4)
-        for length, by_bits in self._prefixes.items():
-            prefix = by_bits.get(number >> (32 - length))
-            if prefix is not None:
-                return prefix
+        prefix = self._prefixes.find(ipv4)
+        if prefix is not None:
+            return prefix
         raise UnknownPrefix(f"{ipv4} is in none of the configured IPv4 prefixes")
 
     def __len__(self) -> int:
@@ -117,6 +131,10 @@ class BindingTable:
 
     def __iter__(self) -> Iterator[Binding]:
         return iter(self._by_key.values())
+
+    def items(self) -> ItemsView[BindingKey, Binding]:
+        """Every binding with its key."""
+        return self._by_key.items()
 
     def __contains__(self, key: BindingKey) -> bool:
         return key in self._by_key

@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
-from ryu_lw4o6.core.binding import Binding, Prefix
+from ryu_lw4o6.core.binding import Binding, Prefix, PrefixIndex
 
 DEFAULT_STORE_URL = "sqlite:////var/lib/lw4o6/bindings.sqlite"
 DEFAULT_MTU = 1500
@@ -77,6 +77,10 @@ class Instance:
     datapath: Datapath = Datapath.USERSPACE
     hairpinning: bool = True
     icmp: IcmpPolicy = field(default_factory=IcmpPolicy)
+    _index: PrefixIndex = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_index", PrefixIndex(self.prefixes))
 
     @property
     def softwire_mtu(self) -> int:
@@ -89,8 +93,9 @@ class Instance:
 
     def carries(self, binding: Binding) -> bool:
         """Whether this instance serves a binding: its prefix and its br-address are ours."""
-        return self.br_address_of(binding) in self.aftr_addresses and any(
-            binding.ipv4 in prefix.network for prefix in self.prefixes
+        return (
+            self.br_address_of(binding) in self.aftr_addresses
+            and self._index.find(binding.ipv4) is not None
         )
 
 

@@ -1,0 +1,1 @@
+"""How fast it is: programs that measure, each against a target. ``make bench`` runs them."""
