@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import datetime
 
 from bench.rig import BRIDGE, Result, Rig, Row, Stream, bindings, lwaftr
 from tests.support.ovs import wait_for
@@ -29,7 +30,9 @@ def measure() -> Result:
             time.sleep(2)
         switch = rig.controller.switch()
         rewritten = _younger_than(rig, time.monotonic() - killed)
-    seconds = switch["last_reconcile"]["at"] - switch["connected_at"]
+    connected, reconciled = switch["connected_at"], switch["last_reconcile"]["at"]
+    elapsed = datetime.fromisoformat(reconciled) - datetime.fromisoformat(connected)
+    seconds = elapsed.total_seconds()
     loss = stream.loss
     return Result(
         [
