@@ -1,0 +1,98 @@
+"""ARP and neighbour discovery on the wire: answered for own and for shared addresses."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+
+import pytest
+from scapy.layers.inet6 import (
+    ICMPv6EchoRequest,
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptSrcLLAddr,
+    IPv6,
+)
+from scapy.layers.l2 import ARP, Ether
+
+from tests.support.netns import Wire
+from tests.support.rig import IPV4, IPV6, NEXT_HOP4, NEXT_HOP6, NIC4, NIC6, ROUTER4, ROUTER6, Rig
+from tests.wire.scenario import AFTR, SECOND_AFTR
+
+
+def received(wire: Wire, wanted: Callable[[bytes], bool], timeout: float = 2) -> bytes | None:
+    """The first frame that is wanted, whatever else comes in."""
+    deadline = time.monotonic() + timeout
+    while (left := deadline - time.monotonic()) > 0:
+        frame = wire.receive(left)
+        if frame is not None and wanted(frame):
+            return frame
+    return None
+
+
+# The lwAFTR's own address, and shared ones with a binding and without.
+@pytest.mark.parametrize("target", [IPV4, "192.0.2.1", "192.0.2.200", "203.0.113.7"])
+def test_arp_is_answered(rig: Rig, target: str) -> None:
+    request = Ether(src=ROUTER4, dst="ff:ff:ff:ff:ff:ff") / ARP(
+        op=1, hwsrc=ROUTER4, psrc=NEXT_HOP4, pdst=target
+    )
+    rig.wire4.send(bytes(request))
+    expected = bytes(
+        Ether(src=NIC4, dst=ROUTER4)
+        / ARP(op=2, hwsrc=NIC4, psrc=target, hwdst=ROUTER4, pdst=NEXT_HOP4)
+    )
+    answer = received(rig.wire4, lambda frame: frame[12:14] == b"\x08\x06" and frame[21] == 2)
+    assert answer is not None
+    assert answer[:42] == expected
+
+
+def test_arp_for_other_addresses_is_not_answered(rig: Rig) -> None:
+    before = rig.counters()
+    for target in ("198.51.100.77", "10.0.0.1"):
+        request = Ether(src=ROUTER4, dst="ff:ff:ff:ff:ff:ff") / ARP(
+            op=1, hwsrc=ROUTER4, psrc="198.51.100.9", pdst=target
+        )
+        rig.wire4.send(bytes(request))
+    assert received(rig.wire4, lambda f: f[12:14] == b"\x08\x06" and f[21] == 2, 0.3) is None
+    assert (rig.counters() - before)["drop_arp_ignored"] == 2
+
+
+@pytest.mark.parametrize("target", [IPV6, AFTR, SECOND_AFTR])
+def test_neighbour_solicitations_are_answered(rig: Rig, target: str) -> None:
+    group = f"ff02::1:ff00:{target.rpartition(':')[2]}"
+    solicitation = (
+        Ether(src=ROUTER6, dst=f"33:33:ff:00:00:{int(target.rpartition(':')[2], 16):02x}")
+        / IPv6(src=NEXT_HOP6, dst=group, hlim=255)
+        / ICMPv6ND_NS(tgt=target)
+        / ICMPv6NDOptSrcLLAddr(lladdr=ROUTER6)
+    )
+    rig.wire6.send(bytes(solicitation))
+
+    def is_answer(frame: bytes) -> bool:
+        with contextlib.suppress(Exception):
+            return bool(Ether(frame)[ICMPv6ND_NA].tgt == target)
+        return False
+
+    answer = received(rig.wire6, is_answer)
+    assert answer is not None
+    packet = Ether(answer)
+    assert (packet.src, packet.dst) == (NIC6, ROUTER6)
+    assert (packet[IPv6].src, packet[IPv6].dst, packet[IPv6].hlim) == (target, NEXT_HOP6, 255)
+    assert packet[ICMPv6ND_NA].S == 1
+    assert packet[ICMPv6NDOptDstLLAddr].lladdr == NIC6
+
+
+def test_the_lwaftr_answers_ping6(rig: Rig) -> None:
+    """The kernel does, behind the bridge's own port."""
+    request = (
+        Ether(src=ROUTER6, dst=NIC6)
+        / IPv6(src=NEXT_HOP6, dst=AFTR, hlim=64)
+        / ICMPv6EchoRequest(id=7, seq=1, data=b"hello")
+    )
+    rig.wire6.send(bytes(request))
+    answer = received(rig.wire6, lambda f: f[12:14] == b"\x86\xdd" and f[20] == 58 and f[54] == 129)
+    assert answer is not None
+    assert Ether(answer)[IPv6].src == AFTR
+    assert answer[62:] == b"hello"
