@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from ryu_lw4o6.core.binding import Binding, BindingKey, Origin
+from ryu_lw4o6.core.errors import AdvisedError
 from ryu_lw4o6.core.portset import PortParams
 
 SCHEMA_VERSION = 1
@@ -38,13 +39,8 @@ _BINDINGS = sa.Table(
 )
 
 
-class StoreError(Exception):
-    """``reason`` says what went wrong, ``suggestion`` what to do about it."""
-
-    def __init__(self, reason: str, suggestion: str) -> None:
-        super().__init__(f"{reason}. {suggestion}")
-        self.reason = reason
-        self.suggestion = suggestion
+class StoreError(AdvisedError):
+    """The store cannot be reached, read or written."""
 
 
 @dataclass(frozen=True, slots=True)

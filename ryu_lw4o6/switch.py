@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ryu_lw4o6 import receive_buffers
+from ryu_lw4o6.core.errors import AdvisedError
 from ryu_lw4o6.core.settings import Datapath, Instance
 from ryu_lw4o6.softwire import shim
 
@@ -25,13 +26,8 @@ _OFFLOADS = ("rx", "tx", "gro", "gso", "tso")
 _OVS_SECONDS = "20"
 
 
-class SwitchSetupError(Exception):
-    """``reason`` says what went wrong, ``suggestion`` what to do about it."""
-
-    def __init__(self, reason: str, suggestion: str) -> None:
-        super().__init__(f"{reason}. {suggestion}")
-        self.reason = reason
-        self.suggestion = suggestion
+class SwitchSetupError(AdvisedError):
+    """The bridge cannot be built, or taken apart."""
 
 
 @dataclass(frozen=True, slots=True)

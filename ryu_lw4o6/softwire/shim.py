@@ -25,6 +25,7 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
+from ryu_lw4o6.core.errors import AdvisedError
 from ryu_lw4o6.core.settings import Datapath, Instance, br_tag
 
 ADDED = 18
@@ -56,13 +57,8 @@ _GENERIC = 2  # of the XDP modes that ip -j reports
 _FLAGS = ("-O2", "-g", "-Wall", "-Werror", "-target", "bpf")
 
 
-class ShimError(Exception):
-    """``reason`` says what went wrong, ``suggestion`` what to do about it."""
-
-    def __init__(self, reason: str, suggestion: str) -> None:
-        super().__init__(f"{reason}. {suggestion}")
-        self.reason = reason
-        self.suggestion = suggestion
+class ShimError(AdvisedError):
+    """The shim cannot be loaded, attached or read."""
 
 
 @dataclass(frozen=True, slots=True)
