@@ -22,6 +22,7 @@ import logging
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -83,6 +84,23 @@ class SwitchError(Exception):
         super().__init__(f"{name}: {detail} (type {kind}, code {code})")
 
 
+@dataclass(eq=False, slots=True)
+class _Bundle:
+    """A bundle that was sent, and what is true once the switch has confirmed it.
+
+    ``keys`` are in line with the table as it was then. ``refused`` are bindings that the switch
+    did not take earlier, and what it said: what there may be of them is gone. ``pipeline`` is the
+    new pipeline, None if it stays as it was. ``messages`` has the transaction id of every message
+    in the bundle, with the binding it is about.
+    """
+
+    keys: dict[BindingKey, None]
+    refused: dict[BindingKey, str]
+    pipeline: dict[bytes, bytes] | None = None
+    messages: dict[int, BindingKey | None] = field(default_factory=dict)
+    barrier: int = 0
+
+
 class Session:
     """``next_hop_mac`` is asked whenever flows are computed; ``adopt_next_hop`` is told what the
     switch's own flows say of it. ``on_packet_in`` gets (cookie, match fields, frame)."""
@@ -115,9 +133,10 @@ class Session:
         self._awaited: dict[int, eventlet.event.Event] = {}
         self._dumps: dict[int, Callable[[bytes], None]] = {}
         self._dirty: dict[BindingKey, None] = {}
-        self._in_flight: set[BindingKey] = set()
+        self._in_flight: list[_Bundle] = []
+        self._refused: dict[BindingKey, str] = {}  # what there may be of them is to be deleted
         self._failed: dict[BindingKey, str] = {}
-        self._on_switch: set[BindingKey] = set()  # of which the switch has, or may have, flows
+        self._on_switch: set[BindingKey] = set()  # when all that was sent has been carried out
         self._pipeline: dict[bytes, bytes] = {}  # canonical flow -> message that deletes it
         self._pipeline_dirty = True
         self._ports_dirty = False
@@ -132,6 +151,7 @@ class Session:
         for key in keys:
             self._dirty[key] = None
             self._failed.pop(key, None)
+            self._refused.pop(key, None)
         self._wake.set()
 
     def touch_pipeline(self) -> None:
@@ -146,9 +166,7 @@ class Session:
 
     def pending(self, key: BindingKey) -> bool:
         """Whether the switch has yet to confirm the binding with this key."""
-        if self.state is not State.READY:
-            return True
-        return key in self._dirty or key in self._in_flight
+        return self.state is not State.READY or self._underway(key)
 
     def failure(self, key: BindingKey) -> str | None:
         """What the switch said when it refused the binding with this key."""
@@ -162,7 +180,7 @@ class Session:
     @property
     def backlog(self) -> int:
         """How many bindings wait to be confirmed."""
-        return len(self._dirty) + len(self._in_flight)
+        return len(self._dirty) + sum(len(bundle.keys) for bundle in self._in_flight)
 
     def wait_progress(self, timeout: float) -> bool:
         """Wait until something was confirmed or refused; False when ``timeout`` seconds pass."""
@@ -191,7 +209,8 @@ class Session:
             request = encode.flow_stats_request(
                 xid, table=table, cookie=cookie, cookie_mask=cookie_mask
             )
-            self._ask(xid, request, "the flow dump")
+            self._request(xid, request)
+            self._answer(xid, "the flow dump")
         finally:
             del self._dumps[xid]
 
@@ -207,7 +226,7 @@ class Session:
                     self._reconcile()
                 elif self._ports_dirty:
                     self.state = State.VERIFYING
-                elif self._pipeline_dirty or self._dirty:
+                elif self._work_left():
                     self._apply()
                 else:
                     self._wait()
@@ -310,6 +329,7 @@ class Session:
         self._pipeline = found
         self._pipeline_dirty = True
         self._failed.clear()
+        self._refused.clear()
         changes = len(dirty)
         self._dirty.update(dirty)
         for flow in stale:
@@ -319,10 +339,7 @@ class Session:
             )  # fmt: skip
             found[flow.canonical()] = flow.delete()
         self._set_meters()
-        first = True
-        while first or self._dirty:
-            self._apply()
-            first = False
+        self._apply()
         seconds = time.monotonic() - started
         self.reconciled = {
             "at": time.time(), "seconds": round(seconds, 3), "changed_bindings": changes,
@@ -338,28 +355,40 @@ class Session:
         rates = dict.fromkeys(Punt, self.instance.icmp.rate)
         rates[Punt.ARP] = ARP_PUNTS_PER_SECOND
         messages = [m for punt, rate in rates.items() for m in encode.set_meter(punt, rate)]
-        first = self._xid
-        self._send_all(encode.with_xid(m, self._next_xid()) for m in messages)
-        self._barrier()
-        for error in self._errors_since(first).values():
+        xids = [self._next_xid() for _ in messages]
+        self._send_all(map(encode.with_xid, messages, xids))
+        self._answer(self._request_barrier(), "a barrier")
+        for error in self._take_errors(xids).values():
             if (error.kind, error.code) != encode.METER_EXISTS:
                 raise SessionError(f"the switch refused a meter: {error}")
 
     def _apply(self) -> None:
-        """Bring the pipeline and one bundle's worth of bindings in line."""
-        batch = dict.fromkeys(islice(self._dirty, BINDINGS_PER_BUNDLE))
-        for key in batch:
-            del self._dirty[key]
-        self._in_flight = set(batch)
-        pipeline_changes = self._pipeline_changes() if self._pipeline_dirty else ([], {})
-        self._pipeline_dirty = False
-        refused = self._commit(batch, pipeline_changes[0])
-        self._pipeline = pipeline_changes[1] or self._pipeline
-        for key, error in refused.items():
-            self._failed[key] = error
-            LOG.error("%s: the switch refused binding %s: %s", self.instance.name, key, error)
-        self._in_flight = set()
-        self._tell_progress()
+        """Bring the pipeline and all bindings in line.
+
+        While the switch works on one bundle, the next is made: neither waits for the other. A
+        change of the pipeline travels alone, since the next one starts from where it led.
+        """
+        sent: _Bundle | None = None
+        while sent is not None or self._work_left():
+            following = None
+            alone = self._pipeline_dirty or (sent is not None and sent.pipeline is not None)
+            if self._work_left() and not (sent is not None and alone):
+                following = self._send_bundle()
+            if sent is not None:
+                self._confirm(sent)
+            sent = following
+
+    def _work_left(self) -> bool:
+        """Whether there is something to send, for the ports that are known."""
+        return not self._ports_dirty and bool(self._dirty or self._refused or self._pipeline_dirty)
+
+    def _underway(self, key: BindingKey) -> bool:
+        """Whether the binding with this key is to be sent, or to be confirmed."""
+        return (
+            key in self._dirty
+            or key in self._refused
+            or any(key in bundle.keys or key in bundle.refused for bundle in self._in_flight)
+        )
 
     def _pipeline_changes(self) -> tuple[list[bytes], dict[bytes, bytes]]:
         """Messages that turn the pipeline on the switch into the right one, and what it is then."""
@@ -372,57 +401,39 @@ class Session:
         ]
         return messages, {key: encode.delete_flow(flow) for key, flow in wanted.items()}
 
-    def _commit(
-        self, batch: dict[BindingKey, None], pipeline_messages: list[bytes]
-    ) -> dict[BindingKey, str]:
-        """Send one bundle and wait for the barrier. Gives the bindings that the switch refused.
+    def _send_bundle(self) -> _Bundle:
+        """Send the next bundle, and a barrier behind it."""
+        keys = dict.fromkeys(islice(self._dirty, BINDINGS_PER_BUNDLE))
+        for key in keys:
+            del self._dirty[key]
+        bundle = _Bundle(keys, self._refused)
+        self._refused = {}
+        self._in_flight.append(bundle)
+        pipeline_messages: list[bytes] = []
+        if self._pipeline_dirty:
+            pipeline_messages, bundle.pipeline = self._pipeline_changes()
+            self._pipeline_dirty = False
+        self._send_all(self._messages_of(bundle, pipeline_messages))
+        bundle.barrier = self._request_barrier()
+        return bundle
 
-        Depending on when it finds fault with a message, Open vSwitch takes nothing of a bundle or
-        all the rest of it. So after an error the rest is sent again, and what there may be of the
-        refused bindings is deleted, which is right in both cases.
-        """
-        refused: dict[BindingKey, str] = {}
-        doomed: list[BindingKey] = []
-        while batch or doomed or pipeline_messages:
-            first = self._xid
-            key_of: dict[int, BindingKey] = {}
-            removed = list(doomed)
-            self._send_all(self._bundle(batch, removed, pipeline_messages, key_of))
-            self._barrier()
-            errors = self._errors_since(first)
-            if not errors:
-                self._on_switch.difference_update(removed)
-                break
-            bad = {key_of[xid]: str(error) for xid, error in errors.items() if xid in key_of}
-            if not bad:
-                raise SessionError(f"the switch refused a bundle: {next(iter(errors.values()))}")
-            refused.update(bad)
-            doomed = list(bad)
-            batch = {key: None for key in batch if key not in bad}
-        return refused
-
-    def _bundle(
-        self,
-        batch: Iterable[BindingKey],
-        removed: list[BindingKey],
-        pipeline_messages: list[bytes],
-        key_of: dict[int, BindingKey],
-    ) -> Iterator[bytes]:
-        """The messages that delete ``removed`` and bring ``batch`` in line with the table.
-
-        ``removed`` grows by what is only deleted. What is added counts as being on the switch
-        from now on: the table may change again before the switch has confirmed it.
-        """
-        yield encode.bundle_control(encode.BUNDLE_OPEN, self._next_xid())
-        for message in pipeline_messages:
-            yield encode.in_bundle(encode.with_xid(message, self._next_xid()))
+    def _messages_of(self, bundle: _Bundle, pipeline_messages: list[bytes]) -> Iterator[bytes]:
         encoder, on_switch, get = self._encoder, self._on_switch, self._table.get
-        carries = self.instance.carries
-        for key in removed:
-            yield encoder.delete_bundled(binding_cookie(key), self._next_xid())
-        for key in batch:
+        carries, about = self.instance.carries, bundle.messages
+
+        def xid_for(key: BindingKey | None = None) -> int:
             xid = self._next_xid()
-            key_of[xid] = key
+            about[xid] = key
+            return xid
+
+        yield encode.bundle_control(encode.BUNDLE_OPEN, xid_for())
+        for message in pipeline_messages:
+            yield encode.in_bundle(encode.with_xid(message, xid_for()))
+        for key in bundle.refused:
+            on_switch.discard(key)
+            yield encoder.delete_bundled(binding_cookie(key), xid_for())
+        for key in bundle.keys:
+            xid = xid_for(key)
             if key in on_switch:
                 yield encoder.delete_bundled(binding_cookie(key), xid)
             binding = get(key)
@@ -430,8 +441,48 @@ class Session:
                 on_switch.add(key)
                 yield encoder.add_bundled(binding, xid)
             else:
-                removed.append(key)
-        yield encode.bundle_control(encode.BUNDLE_COMMIT, self._next_xid())
+                on_switch.discard(key)
+        yield encode.bundle_control(encode.BUNDLE_COMMIT, xid_for())
+
+    def _confirm(self, bundle: _Bundle) -> None:
+        """Wait until the switch has done with a bundle."""
+        self._answer(bundle.barrier, "a barrier")
+        self._in_flight.remove(bundle)
+        errors = self._take_errors(bundle.messages)
+        if errors:
+            self._take_back(bundle, errors)
+        else:
+            if bundle.pipeline is not None:
+                self._pipeline = bundle.pipeline
+            for key, error in bundle.refused.items():
+                if not self._underway(key):
+                    self._failed[key] = error
+                    LOG.error("%s: the switch refused binding %s: %s",
+                              self.instance.name, key, error)  # fmt: skip
+        self._tell_progress()
+
+    def _take_back(self, bundle: _Bundle, errors: dict[int, SwitchError]) -> None:
+        """The switch refused a part of a bundle: note what is still to be done.
+
+        Depending on when it finds fault with a message, Open vSwitch takes nothing of a bundle or
+        all the rest of it. So the rest is sent again, and what there may be of the refused
+        bindings is deleted, which is right in both cases.
+        """
+        bad: dict[BindingKey, str] = {}
+        for xid, error in errors.items():
+            key = bundle.messages[xid]
+            if key is not None:
+                bad[key] = str(error)
+        if not bad:
+            raise SessionError(f"the switch refused a bundle: {next(iter(errors.values()))}")
+        self._pipeline_dirty |= bundle.pipeline is not None
+        for key in {**bundle.keys, **bundle.refused}:
+            said = bad.get(key) or bundle.refused.get(key)
+            if said is not None and not self._underway(key):
+                self._refused[key] = said
+            elif key not in bad:  # of one that has changed since, another bundle will tell
+                self._dirty[key] = None
+                self._on_switch.add(key)  # perhaps still, so it is deleted first
 
     # --- messages -------------------------------------------------------------------------------
 
@@ -455,27 +506,34 @@ class Session:
             raise SessionError("the switch stopped reading")
         hub.sleep(0)
 
-    def _barrier(self) -> None:
+    def _request_barrier(self) -> int:
+        """Ask for a barrier; the number to wait for its answer with."""
         xid = self._next_xid()
-        self._ask(xid, encode.barrier(xid), "a barrier")
+        self._request(xid, encode.barrier(xid))
+        return xid
 
-    def _ask(self, xid: int, message: bytes, what: str) -> None:
-        event = self._awaited[xid] = eventlet.event.Event()
+    def _request(self, xid: int, message: bytes) -> None:
+        """Send a message whose answer ``_answer`` waits for."""
+        self._awaited[xid] = eventlet.event.Event()
+        if not self._datapath.send(message):
+            raise SessionError("the switch stopped reading")
+
+    def _answer(self, xid: int, what: str) -> None:
+        """Wait for the answer to the request with this transaction id."""
         try:
-            if not self._datapath.send(message):
-                raise SessionError("the switch stopped reading")
             with eventlet.timeout.Timeout(REPLY_TIMEOUT, False):
-                if event.wait():
+                if self._awaited[xid].wait():
                     return
                 raise SessionError("the connection ended")
             raise SessionError(f"no answer to {what} within {REPLY_TIMEOUT:.0f} s")
         finally:
             del self._awaited[xid]
 
-    def _errors_since(self, first: int) -> dict[int, SwitchError]:
-        errors = {xid: error for xid, error in self._errors.items() if xid > first}
-        self._errors.clear()
-        return errors
+    def _take_errors(self, xids: Iterable[int]) -> dict[int, SwitchError]:
+        """What the switch said of these messages."""
+        if not self._errors:
+            return {}
+        return {xid: self._errors.pop(xid) for xid in xids if xid in self._errors}
 
     def _tell_progress(self) -> None:
         done, self._progress = self._progress, eventlet.event.Event()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from ipaddress import IPv6Address
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,19 +15,46 @@ import pytest
 import ryu.base.app_manager  # noqa: F401 (Ryu's modules import each other; this one goes first)
 from ryu.ofproto import ofproto_v1_3 as ofp
 
-from openflow_rules.tables import binding_cookie
-from ryu_lw4o6.core.binding import BindingTable
+from openflow_rules.encode import BindingEncoder
+from openflow_rules.tables import CookieClass, binding_cookie
+from ryu_lw4o6 import session as session_module
+from ryu_lw4o6.core.binding import Binding, BindingTable
 from ryu_lw4o6.session import Session, State
 from tests.rules.samples import BINDINGS, NEXT_HOP_MAC, PREFIXES, instance
 
 BUNDLE_CONTROL, BUNDLE_ADD, COMMIT = 2300, 2301, 4
+TABLE_FULL = struct.pack("!HH", ofp.OFPET_FLOW_MOD_FAILED, ofp.OFPFMFC_TABLE_FULL)
 BINDING = BINDINGS[0]
 
 
+class Flows(dict[bytes, tuple[int, bytes]]):
+    """What a switch keeps: (table, match) -> (cookie, the rest)."""
+
+    def change(self, flow_mod: bytes) -> None:
+        (cookie,) = struct.unpack_from("!Q", flow_mod, 8)
+        (length,) = struct.unpack_from("!H", flow_mod, 50)
+        if flow_mod[25] == ofp.OFPFC_ADD:
+            self[flow_mod[24:25] + flow_mod[48 : 48 + length]] = cookie, flow_mod[48 + length :]
+        else:
+            for match in [match for match, flow in self.items() if flow[0] == cookie]:
+                del self[match]
+
+    @classmethod
+    def of(cls, bindings: Iterable[Binding]) -> Flows:
+        """The right ones."""
+        encoder, flows = BindingEncoder(instance()), cls()
+        for binding in bindings:
+            for message in _messages(encoder.add(binding, 0)):
+                flows.change(message)
+        return flows
+
+
 class Switch:
-    """A Datapath that keeps the cookies of the flows it is given in bundles.
+    """A Datapath that keeps the flows of bindings that it is given in bundles.
 
     ``before_reply`` is called, once, between carrying out a bundle and answering its barrier.
+    ``refused`` are cookies it takes no flows of; the rest of their bundle it takes or leaves, as
+    ``takes_rest`` says.
     """
 
     def __init__(self) -> None:
@@ -33,7 +63,9 @@ class Switch:
             number: SimpleNamespace(name=name, port_no=number, hw_addr="02:00:00:00:04:01")
             for number, name in names.items()
         }
-        self.cookies: set[int] = set()
+        self.flows = Flows()
+        self.refused: set[int] = set()
+        self.takes_rest = False
         self.before_reply: Callable[[], None] | None = None
         self.lw4o6_tap: Callable[[int, int, bytes], bool] | None = None
         self._bundle: list[bytes] = []
@@ -46,7 +78,7 @@ class Switch:
             elif kind == ofp.OFPT_MULTIPART_REQUEST:  # no flows
                 self._answer(ofp.OFPT_MULTIPART_REPLY, xid, struct.pack("!HH4x", ofp.OFPMP_FLOW, 0))
             elif kind == ofp.OFPT_BARRIER_REQUEST:
-                if self.before_reply is not None and self.cookies:
+                if self.before_reply is not None and self.flows:
                     self.before_reply()
                     self.before_reply = None
                 self._answer(ofp.OFPT_BARRIER_REPLY, xid)
@@ -57,12 +89,20 @@ class Switch:
         if subtype == BUNDLE_ADD:
             self._bundle.append(message[24:])
         elif struct.unpack_from("!H", message, 20)[0] == COMMIT:
-            for flow_mod in self._bundle:
-                (cookie,) = struct.unpack_from("!Q", flow_mod, 8)
-                if cookie >> 56 == 2:
-                    adds = flow_mod[25] == ofp.OFPFC_ADD
-                    (self.cookies.add if adds else self.cookies.discard)(cookie)
+            self._commit([m for m in self._bundle if m[8] == CookieClass.BINDING])
             self._bundle.clear()
+
+    def _commit(self, flow_mods: list[bytes]) -> None:
+        before = Flows(self.flows)
+        for flow_mod in flow_mods:
+            xid, cookie = struct.unpack_from("!IQ", flow_mod, 4)
+            if flow_mod[25] == ofp.OFPFC_ADD and cookie in self.refused:
+                self._answer(ofp.OFPT_ERROR, xid, TABLE_FULL)
+                if not self.takes_rest:
+                    self.flows = before
+                    return
+            else:
+                self.flows.change(flow_mod)
 
     def _answer(self, kind: int, xid: int, body: bytes = b"") -> None:
         assert self.lw4o6_tap is not None
@@ -106,7 +146,7 @@ def test_a_binding_removed_before_its_addition_is_confirmed_leaves_no_flow(
     switch, session, table = switch_and_session
 
     def remove() -> None:
-        assert switch.cookies == {binding_cookie(BINDING.key)}
+        assert switch.flows == Flows.of([BINDING])
         table.remove(BINDING.key)
         session.touch([BINDING.key])
 
@@ -115,5 +155,41 @@ def test_a_binding_removed_before_its_addition_is_confirmed_leaves_no_flow(
     session.touch([BINDING.key])
     _wait(lambda: not session.pending(BINDING.key))
     assert switch.before_reply is None
-    assert switch.cookies == set()
+    assert switch.flows == {}
     assert session.bindings == 0
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_whatever_changes_and_fails_the_switch_ends_up_with_the_table(
+    seed: int, switch_and_session: tuple[Switch, Session, BindingTable],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Changes at any moment, one binding to a bundle or two, bundles overlapping."""
+    switch, session, table = switch_and_session
+    choose = random.Random(seed)
+    monkeypatch.setattr(session_module, "BINDINGS_PER_BUNDLE", choose.choice([1, 2]))
+    switch.takes_rest = choose.random() < 0.5
+    cookies = {binding_cookie(binding.key): binding.key for binding in BINDINGS}
+    for _ in range(60):
+        binding = choose.choice(BINDINGS)
+        if choose.random() < 0.5:
+            table.remove(binding.key)
+        else:
+            table.replace(replace(binding, lwb4=IPv6Address(choose.randrange(1, 4))))
+        session.touch([binding.key])
+        if choose.random() < 0.2:
+            switch.refused = set(choose.sample(sorted(cookies), choose.randrange(3)))
+        if choose.random() < 0.1:
+            session.touch_pipeline()
+        eventlet.sleep(0 if choose.random() < 0.7 else 0.001)
+    _wait(lambda: not any(map(session.pending, cookies.values())))
+    failed = {key for key in cookies.values() if session.failure(key)}
+    assert failed <= {binding.key for binding in table}
+    assert switch.flows == Flows.of(binding for binding in table if binding.key not in failed)
+    assert session.bindings == len(table) - len(failed)
+    assert session.backlog == 0
+    # Once the switch takes everything, touching the failed ones is enough.
+    switch.refused = set()
+    session.touch(failed)
+    _wait(lambda: not any(map(session.pending, failed)))
+    assert switch.flows == Flows.of(table)
