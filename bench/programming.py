@@ -15,7 +15,7 @@ from bench.rig import BRIDGE, Result, Rig, Row, lwaftr
 from openflow_rules.tables import CLASS_MASK, CookieClass, cookie
 
 BINDINGS = 100_000
-ROUNDS = 3
+ROUNDS = 5
 TARGET = 1.5
 _OFCTL = ("ovs-ofctl", "-OOpenFlow13")
 _BINDINGS = f"{cookie(CookieClass.BINDING):#x}/{CLASS_MASK:#x}"
