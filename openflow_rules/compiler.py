@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 from openflow_rules.flow import (
     Action,
@@ -33,6 +33,7 @@ from openflow_rules.tables import (
     Priority,
     Punt,
     Register,
+    Seen,
     Table,
     binding_cookie,
     check,
@@ -40,7 +41,7 @@ from openflow_rules.tables import (
 )
 from ryu_lw4o6.core.binding import Binding, Prefix
 from ryu_lw4o6.core.portset import PortParams
-from ryu_lw4o6.core.settings import Instance, br_tag
+from ryu_lw4o6.core.settings import Failover, Instance, br_tag
 
 ETH_IPV4 = 0x0800
 ETH_ARP = 0x0806
@@ -90,8 +91,10 @@ def pipeline(instance: Instance, ports: Ports, next_hop_mac: str | None) -> list
         *_downstream_output(instance, ports),
         *_arp(instance, ports),
     ]
-    if instance.icmp.unknown_lwb4:
-        flows += _unknown_lwb4()
+    if instance.failover is not Failover.NONE:
+        flows += _unknown(_UNKNOWN_LWB4, validates=instance.failover.validates)
+    if instance.failover.validates:
+        flows += _unknown(_UNKNOWN_IPV4, validates=True)
     return [check(flow) for flow in flows]
 
 
@@ -319,7 +322,12 @@ def _port_set_stage(instance: Instance, *, upstream: bool) -> Iterator[Flow]:
             yield _drop(Drop.INBOUND_ICMP_DISABLED, way.table, Priority.OWN, *_ip(icmp))
     for prefix in instance.prefixes:
         yield from (_shared if prefix.params.shared else _full)(way, prefix)
-    yield _drop(way.not_served, way.table, Priority.MISS)
+    not_served = _drop(way.not_served, way.table, Priority.MISS)
+    if upstream and instance.failover.answers:
+        # An lwAFTR that took over may serve other prefixes than the one that died.
+        yield _missed(not_served, _UNKNOWN_LWB4, _ip(), validates=instance.failover.validates)
+    else:
+        yield not_served
 
 
 def _full(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
@@ -395,15 +403,11 @@ def _excluded(params: PortParams, field: str, bit: int, width: int) -> Match:
 
 
 def _upstream_binding(instance: Instance) -> Iterator[Flow]:
-    yield Flow(
-        Table.UPSTREAM_BINDING,
-        Priority.MISS,
-        cookie(CookieClass.DROP, Drop.UPSTREAM_NO_BINDING),
-        (),
-        goto=Table.UNKNOWN_LWB4 if instance.icmp.unknown_lwb4 else None,
-        note="drop: upstream_no_binding"
-        + (", and let the controller tell the lwB4" if instance.icmp.unknown_lwb4 else ""),
-    )
+    drop = _drop(Drop.UPSTREAM_NO_BINDING, Table.UPSTREAM_BINDING, Priority.MISS)
+    if instance.failover is Failover.NONE:
+        yield drop
+    else:
+        yield _missed(drop, _UNKNOWN_LWB4, validates=instance.failover.validates)
 
 
 def _ttl_expired(drop: Drop, table: Table) -> Iterator[Flow]:
@@ -460,7 +464,10 @@ def to_next_hop(instance: Instance, ports: Ports, mac: str) -> Flow:
 
 def _downstream_binding(instance: Instance) -> Iterator[Flow]:
     drop = _drop(Drop.DOWNSTREAM_NO_BINDING, Table.DOWNSTREAM_BINDING, Priority.MISS)
-    yield _shown(drop, Punt.UNKNOWN_IPV4) if instance.icmp.unknown_ipv4 else drop
+    if instance.failover.validates:
+        yield _missed(drop, _UNKNOWN_IPV4, validates=True)
+    else:
+        yield _shown(drop, Punt.UNKNOWN_IPV4) if instance.icmp.unknown_ipv4 else drop
 
 
 def _downstream_output(instance: Instance, ports: Ports) -> Iterator[Flow]:
@@ -530,34 +537,120 @@ def _arp(instance: Instance, ports: Ports) -> Iterator[Flow]:
     yield _drop(Drop.ARP_IGNORED, Table.ARP_ANSWER, Priority.MISS)
 
 
-def _unknown_lwb4() -> Iterator[Flow]:
+@dataclass(frozen=True, slots=True)
+class _Unknown:
+    """How packets without a binding from lwB4s differ from those from the Internet. ``fields``
+    are what the switch remembers of a packet that it has shown to the controller."""
+
+    table: Table
+    seen: Table
+    punt: Table
+    fields: tuple[tuple[str, int], ...]
+    first: Punt
+    following: Punt
+    count: Count
+    refused: Drop
+    what: str
+
+
+_UNKNOWN_LWB4 = _Unknown(
+    Table.UNKNOWN_LWB4,
+    Table.UNKNOWN_LWB4_SEEN,
+    Table.UNKNOWN_LWB4_PUNT,
+    # Not the inner address and port: one lwB4 could then show the controller as many packets as
+    # it can make up addresses and ports.
+    (("tun_ipv6_src", 128),),
+    Punt.UNKNOWN_LWB4,
+    Punt.HELD_LWB4,
+    Count.UNKNOWN_LWB4,
+    Drop.UPSTREAM_NO_BINDING,
+    "lwB4",
+)
+_UNKNOWN_IPV4 = _Unknown(
+    Table.UNKNOWN_IPV4,
+    Table.UNKNOWN_IPV4_SEEN,
+    Table.UNKNOWN_IPV4_PUNT,
+    (("ipv4_dst", 32), (Register.PSID, 32)),
+    Punt.UNKNOWN_IPV4,
+    Punt.HELD_IPV4,
+    Count.UNKNOWN_IPV4,
+    Drop.DOWNSTREAM_NO_BINDING,
+    "address and port set",
+)
+
+
+def _missed(
+    drop: Flow, unknown: _Unknown, match: tuple[Match, ...] = (), *, validates: bool
+) -> Flow:
+    """``drop`` made into the way to the controller. If the supporting system is asked, it is too
+    early to call it a drop."""
+    note = drop.note + ", and let the controller tell the lwB4"
+    flow = replace(drop, match=match, goto=unknown.table, note=note)
+    if validates:
+        return _counted(unknown.count, replace(flow, note="no binding: ask about it"))
+    return flow
+
+
+def _unknown(unknown: _Unknown, *, validates: bool) -> Iterator[Flow]:
     ip = _ip()
-    punt = cookie(CookieClass.PUNT, Punt.UNKNOWN_LWB4)
+    first = cookie(CookieClass.PUNT, unknown.first)
     yield _flow(
-        Table.UNKNOWN_LWB4,
+        unknown.table,
         Priority.MISS,
         ip,
-        Resubmit(Table.UNKNOWN_LWB4_SEEN),
-        goto=Table.UNKNOWN_LWB4_PUNT,
-        note="look the source up among those just seen, then decide",
+        Resubmit(unknown.seen),
+        goto=unknown.punt,
+        note=f"look the {unknown.what} up among those just seen, then decide",
     )
-    yield _flow(
-        Table.UNKNOWN_LWB4_PUNT,
-        Priority.NORMAL,
-        (*ip, Match(Register.SEEN, 1)),
-        note="the controller has seen this lwB4 a moment ago",
-    )
-    # Only here is the source remembered: each packet that is remembered starts the interval anew,
-    # and a source that does not stop sending would never be shown again.
+    shown = Match(Register.SEEN, Seen.SHOWN)
+    if validates:
+        refused = Match(Register.SEEN, Seen.REFUSED)
+        yield _drop(unknown.refused, unknown.punt, Priority.NORMAL, *ip, refused)
+        yield Flow(
+            unknown.punt,
+            Priority.NORMAL,
+            cookie(CookieClass.PUNT, unknown.following),
+            (*ip, shown),
+            (ToController(0xFFFF),),
+            meter=unknown.following,
+            note="the supporting system is being asked: the controller holds this packet",
+        )
+    else:
+        yield _flow(
+            unknown.punt,
+            Priority.NORMAL,
+            (*ip, shown),
+            note=f"the controller has seen this {unknown.what} a moment ago",
+        )
+    # Only here is it remembered: each packet that is remembered starts the interval anew, and a
+    # source that does not stop sending would never be shown again.
     yield Flow(
-        Table.UNKNOWN_LWB4_PUNT,
+        unknown.punt,
         Priority.MISS,
-        punt,
+        first,
         ip,
         (
-            Learn(Table.UNKNOWN_LWB4_SEEN, "tun_ipv6_src", 128, Register.SEEN, SEEN_SECONDS, punt),
+            Learn(unknown.seen, unknown.fields, Register.SEEN, SEEN_SECONDS, first),
             ToController(0xFFFF),
         ),
-        meter=Punt.UNKNOWN_LWB4,
-        note="remember it, and show it to the controller, whole: an ICMPv6 error quotes it",
+        meter=unknown.first,
+        note=f"remember the {unknown.what}, and show the controller the packet, whole",
+    )
+
+
+def refusal(ipv4: IPv4Address, psid: int, lwb4: IPv6Address | None, seconds: int) -> Flow:
+    """Keeps an address and port set that the supporting system refused off the controller for a
+    while: as the inner source of ``lwb4``, or as a destination if that is None."""
+    unknown, field = (_UNKNOWN_IPV4, "ipv4_dst") if lwb4 is None else (_UNKNOWN_LWB4, "ipv4_src")
+    outer = () if lwb4 is None else (Match("tun_ipv6_src", str(lwb4)),)
+    return check(
+        Flow(
+            unknown.seen,
+            Priority.REFUSED,
+            cookie(CookieClass.PUNT, unknown.first),
+            _ip(Match(field, str(ipv4)), *outer, Match(Register.PSID, psid)),
+            (Load(Register.SEEN, 32, Seen.REFUSED),),
+            hard_timeout=seconds,
+            note="the supporting system said no a moment ago",
+        )
     )

@@ -102,8 +102,9 @@ class Printer:
                 return "controller" if max_len == 0xFFFF else f"controller({max_len} bytes)"
             case Resubmit(table):
                 return f"look in {Table(table).name}"
-            case Learn(table, field, _, _, hard_timeout, _):
-                return f"remember {field} in {Table(table).name} for {hard_timeout} s"
+            case Learn(table, fields, _, hard_timeout, _):
+                names = ", ".join(name for name, _ in fields)
+                return f"remember {names} in {Table(table).name} for {hard_timeout} s"
 
     def flow(self, flow: Flow) -> str:
         matches = ",".join(self.match(m) for m in flow.match) or "any"
@@ -200,4 +201,6 @@ COUNT_MEANING: dict[Count, str] = {
     Count.TO_INTERNET: "IPv4 packets forwarded to the next hop",
     Count.TO_SOFTWIRE: "IPv4 packets put into softwires",
     Count.HAIRPINNED: "IPv4 packets from one lwB4 to another",
+    Count.UNKNOWN_LWB4: "packets from lwB4s without a binding; the supporting system is asked",
+    Count.UNKNOWN_IPV4: "packets to addresses without a binding; the supporting system is asked",
 }

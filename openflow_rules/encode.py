@@ -8,7 +8,8 @@ a ``Template`` then packs the real values into those places with one call of ``s
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv6Address
 from operator import itemgetter
 from typing import Any
@@ -17,7 +18,7 @@ from ryu.ofproto import ofproto_v1_3 as ofp
 from ryu.ofproto import ofproto_v1_3_parser as parser
 from ryu.ofproto.ofproto_protocol import ProtocolDesc
 
-from openflow_rules.compiler import BINDING_FLOWS, Ports, br_mac, to_next_hop
+from openflow_rules.compiler import BINDING_FLOWS, ETH_IPV4, Ports, br_mac, to_next_hop
 from openflow_rules.flow import (
     Action,
     DecTtl,
@@ -33,7 +34,7 @@ from openflow_rules.flow import (
     Value,
     Var,
 )
-from openflow_rules.tables import CookieClass, Punt, cookie
+from openflow_rules.tables import CookieClass, Priority, Punt, Register, cookie
 from ryu_lw4o6.core.binding import Binding
 from ryu_lw4o6.core.settings import Instance
 
@@ -79,14 +80,20 @@ def _ryu_action(action: Action) -> Any:
             return parser.OFPActionOutput(ofp.OFPP_CONTROLLER, max_len)
         case Resubmit(table):
             return parser.NXActionResubmitTable(ofp.OFPP_IN_PORT & 0xFFFF, table)
-        case Learn(table, field, bits, register, hard_timeout, learnt_cookie):
+        case Learn(table, fields, register, hard_timeout, learnt_cookie):
             return parser.NXActionLearn(
                 table_id=table,
-                priority=100,
+                priority=Priority.NORMAL,
                 hard_timeout=hard_timeout,
                 cookie=learnt_cookie,
                 specs=[
-                    parser.NXFlowSpecMatch(src=(field, 0), dst=(field, 0), n_bits=bits),
+                    parser.NXFlowSpecMatch(src=ETH_IPV4, dst=(_nxm("eth_type"), 0), n_bits=16),
+                    *(
+                        parser.NXFlowSpecMatch(
+                            src=(_nxm(field), 0), dst=(_nxm(field), 0), n_bits=bits
+                        )
+                        for field, bits in fields
+                    ),
                     parser.NXFlowSpecLoad(src=1, dst=(register, 0), n_bits=1),
                 ],
             )
@@ -155,6 +162,7 @@ def _flow_mod(
     instructions: bytes = b"",
     *,
     cookie_mask: int = 0,
+    hard_timeout: int = 0,
     xid: int = 0,
 ) -> bytes:
     body = (
@@ -165,7 +173,7 @@ def _flow_mod(
             table,
             command,
             0,
-            0,
+            hard_timeout,
             priority,
             ofp.OFP_NO_BUFFER,
             ofp.OFPP_ANY,
@@ -193,6 +201,7 @@ def add_flow(flow: Flow, xid: int = 0) -> bytes:
         _cookie(flow),
         _match(flow.match),
         _instructions(flow),
+        hard_timeout=flow.hard_timeout,
         xid=xid,
     )
 
@@ -410,26 +419,35 @@ def next_hop_mac(flow: FlowStats, instance: Instance, ports: Ports) -> str | Non
 
 # --- packet-ins -----------------------------------------------------------------------------------
 
-_TUNNEL_FIELDS = {
-    ofp.oxm_from_user_header("tun_ipv6_src"): "source",
-    ofp.oxm_from_user_header("tun_ipv6_dst"): "destination",
+
+@dataclass(frozen=True, slots=True)
+class PipelineFields:
+    """What the pipeline knew of a packet: its tunnel's addresses, and the PSID it has read."""
+
+    tunnel_source: IPv6Address | None = None
+    tunnel_destination: IPv6Address | None = None
+    psid: int = 0
+
+
+_PIPELINE_FIELDS: dict[int, tuple[str, int, Callable[[bytes], Any]]] = {
+    ofp.oxm_from_user_header("tun_ipv6_src"): ("tunnel_source", 16, IPv6Address),
+    ofp.oxm_from_user_header("tun_ipv6_dst"): ("tunnel_destination", 16, IPv6Address),
+    ofp.oxm_from_user_header(Register.PSID): ("psid", 4, lambda raw: int.from_bytes(raw, "big")),
 }
 
 
-def tunnel_addresses(fields: bytes) -> tuple[IPv6Address, IPv6Address] | None:
-    """The outer source and destination of a packet-in, from its match fields; None without."""
-    found: dict[str, IPv6Address] = {}
+def pipeline_fields(fields: bytes) -> PipelineFields:
+    """The match fields of a packet-in. A field that is not there was zero."""
+    found: dict[str, Any] = {}
     at = 0
     while at + 4 <= len(fields):
         (header,) = struct.unpack_from("!I", fields, at)
         length = header & 0xFF
-        name = _TUNNEL_FIELDS.get(header >> 9)
-        if name is not None and length == 16 and at + 20 <= len(fields):
-            found[name] = IPv6Address(fields[at + 4 : at + 20])
+        known = _PIPELINE_FIELDS.get(header >> 9)
+        if known is not None and length == known[1] and at + 4 + length <= len(fields):
+            found[known[0]] = known[2](fields[at + 4 : at + 4 + length])
         at += 4 + length
-    if len(found) != len(_TUNNEL_FIELDS):
-        return None
-    return found["source"], found["destination"]
+    return PipelineFields(**found)
 
 
 # --- reading flows back ---------------------------------------------------------------------------
@@ -523,9 +541,27 @@ def barrier(xid: int) -> bytes:
     return _HEADER.pack(ofp.OFP_VERSION, ofp.OFPT_BARRIER_REQUEST, 8, xid)
 
 
-def packet_out(data: bytes, port: int, xid: int = 0, in_port: int = ofp.OFPP_CONTROLLER) -> bytes:
+def packet_out(data: bytes, port: int) -> bytes:
     """Send ``data`` out of one port, without the pipeline."""
-    actions = bytearray()
-    parser.OFPActionOutput(port, 0).serialize(actions, 0)
-    body = struct.pack("!IIH6x", ofp.OFP_NO_BUFFER, in_port, len(actions)) + bytes(actions) + data
-    return _HEADER.pack(ofp.OFP_VERSION, ofp.OFPT_PACKET_OUT, 8 + len(body), xid) + body
+    return _packet_out(data, ofp.OFPP_CONTROLLER, [parser.OFPActionOutput(port, 0)])
+
+
+def reinject(
+    frame: bytes, in_port: int, table: int, tunnel: tuple[IPv6Address, IPv6Address] | None
+) -> bytes:
+    """Put a frame that was shown to the controller back to ``table``, as if it came in by
+    ``in_port``, out of a tunnel between these two addresses if it was in one."""
+    actions: list[Any] = []
+    if tunnel is not None:
+        for field, address in zip(("tun_ipv6_src", "tun_ipv6_dst"), tunnel, strict=True):
+            actions.append(parser.OFPActionSetField(**{field: str(address)}))
+    actions.append(parser.NXActionResubmitTable(in_port, table))
+    return _packet_out(frame, in_port, actions)
+
+
+def _packet_out(data: bytes, in_port: int, actions: Sequence[Any]) -> bytes:
+    packed = bytearray()
+    for action in actions:
+        action.serialize(packed, len(packed))
+    body = struct.pack("!IIH6x", ofp.OFP_NO_BUFFER, in_port, len(packed)) + bytes(packed) + data
+    return _HEADER.pack(ofp.OFP_VERSION, ofp.OFPT_PACKET_OUT, 8 + len(body), 0) + body

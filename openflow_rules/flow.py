@@ -84,11 +84,11 @@ class Resubmit:
 
 @dataclass(frozen=True, slots=True)
 class Learn:
-    """Add a flow to ``table`` that matches this packet's ``field`` and sets ``register`` to 1."""
+    """Add a flow to ``table`` that matches IPv4 with this packet's ``fields``, each (name, bits),
+    and sets ``register`` to 1."""
 
     table: int
-    field: str
-    bits: int
+    fields: tuple[tuple[str, int], ...]
     register: str
     hard_timeout: int
     cookie: int
@@ -102,7 +102,7 @@ class Flow:
     """One OpenFlow rule. ``note`` says in one sentence what it is for.
 
     ``goto`` is the next table; a flow without actions and without ``goto`` drops. ``meter`` is
-    the meter that packets pass first.
+    the meter that packets pass first. ``hard_timeout`` is in seconds, 0 for a flow that stays.
     """
 
     table: int
@@ -112,6 +112,7 @@ class Flow:
     actions: tuple[Action, ...] = ()
     goto: int | None = None
     meter: int | None = None
+    hard_timeout: int = 0
     note: str = ""
 
     @property

@@ -29,6 +29,9 @@ class Table(enum.IntEnum):
     UNKNOWN_LWB4 = 80
     UNKNOWN_LWB4_SEEN = 81
     UNKNOWN_LWB4_PUNT = 82
+    UNKNOWN_IPV4 = 90
+    UNKNOWN_IPV4_SEEN = 91
+    UNKNOWN_IPV4_PUNT = 92
 
 
 class Register:
@@ -36,7 +39,15 @@ class Register:
 
     PSID = "reg0"  # port-set stages -> binding stages
     SCRATCH = "reg1"  # within one flow
-    SEEN = "reg2"  # UNKNOWN_LWB4_SEEN -> UNKNOWN_LWB4_PUNT
+    SEEN = "reg2"  # UNKNOWN_..._SEEN -> UNKNOWN_..._PUNT, a value of Seen
+
+
+class Seen(enum.IntEnum):
+    """What the switch knows of an unknown lwB4, or of an unknown address and port set."""
+
+    NEVER = 0
+    SHOWN = 1  # to the controller, a moment ago
+    REFUSED = 2  # by the supporting system
 
 
 IP_FIELDS = frozenset({"eth_type", "ip_proto", "ipv4_src", "ipv4_dst"})
@@ -67,7 +78,7 @@ TABLES: dict[Table, TableDeclaration] = {
         "From an lwB4: reads the PSID out of the inner source port (the ICMP identifier, which the "
         "shim wrote into eth_src).",
         IP_FIELDS | PORT_FIELDS | {"ip_frag"},
-        frozenset({Table.UPSTREAM_BINDING}),
+        frozenset({Table.UPSTREAM_BINDING, Table.UNKNOWN_LWB4}),
     ),
     Table.UPSTREAM_BINDING: TableDeclaration(
         "Anti-spoofing (RFC 7596 section 6.2): outer source, outer destination, inner source "
@@ -88,7 +99,7 @@ TABLES: dict[Table, TableDeclaration] = {
     Table.DOWNSTREAM_BINDING: TableDeclaration(
         "Finds the lwB4 that owns the destination address and PSID, and addresses the softwire.",
         IP_FIELDS | {Register.PSID},
-        frozenset({Table.DOWNSTREAM_OUTPUT}),
+        frozenset({Table.DOWNSTREAM_OUTPUT, Table.UNKNOWN_IPV4}),
     ),
     Table.DOWNSTREAM_OUTPUT: TableDeclaration(
         "Into the softwire, if the packet fits and may travel another hop.",
@@ -110,12 +121,29 @@ TABLES: dict[Table, TableDeclaration] = {
         frozenset({Table.UNKNOWN_LWB4_SEEN, Table.UNKNOWN_LWB4_PUNT}),
     ),
     Table.UNKNOWN_LWB4_SEEN: TableDeclaration(
-        "Sources shown to the controller a moment ago; the switch fills it.",
-        frozenset({"tun_ipv6_src"}),
+        "Sources shown to the controller a moment ago, which the switch remembers by itself; and "
+        "the outer source, inner source and PSID that the supporting system refused.",
+        frozenset({"eth_type", "tun_ipv6_src", "ipv4_src", Register.PSID}),
         learnt=True,
     ),
     Table.UNKNOWN_LWB4_PUNT: TableDeclaration(
-        "Drops what has been seen, shows the controller the rest.",
+        "Shows the controller what it has not seen, and drops what was refused. Packets that "
+        "follow one that was shown are dropped when all that can come of them is an ICMPv6 error; "
+        "while the supporting system is asked, the controller holds them.",
+        frozenset({"eth_type", Register.SEEN}),
+    ),
+    Table.UNKNOWN_IPV4: TableDeclaration(
+        "The same for packets from the Internet to an address and port set without a binding.",
+        frozenset({"eth_type"}),
+        frozenset({Table.UNKNOWN_IPV4_SEEN, Table.UNKNOWN_IPV4_PUNT}),
+    ),
+    Table.UNKNOWN_IPV4_SEEN: TableDeclaration(
+        "Addresses and PSIDs shown to the controller a moment ago, or refused.",
+        frozenset({"eth_type", "ipv4_dst", Register.PSID}),
+        learnt=True,
+    ),
+    Table.UNKNOWN_IPV4_PUNT: TableDeclaration(
+        "Shows the controller what it has not seen, and drops what was refused.",
         frozenset({"eth_type", Register.SEEN}),
     ),
 }
@@ -210,6 +238,8 @@ class Count(enum.IntEnum):
     TO_INTERNET = 3
     TO_SOFTWIRE = 4
     HAIRPINNED = 5
+    UNKNOWN_LWB4 = 6
+    UNKNOWN_IPV4 = 7
 
 
 class Punt(enum.IntEnum):
@@ -220,12 +250,15 @@ class Punt(enum.IntEnum):
     UNKNOWN_IPV4 = 3
     TOO_BIG = 4
     NEIGHBOUR = 5
+    HELD_LWB4 = 6
+    HELD_IPV4 = 7
 
 
 class Priority:
     """Higher wins. Flows of one table that cannot both match share a priority."""
 
     OWN = 140
+    REFUSED = 130  # above what the switch learns, which is NORMAL
     FRAGMENT = 130
     EXCEPTION = 120
     EXCLUDED = 110
@@ -254,7 +287,7 @@ class Mark:
 
 
 SEEN_SECONDS = 1
-"""How long an unknown lwB4 is not shown to the controller again."""
+"""How long an unknown lwB4, or address and port set, is not shown to the controller again."""
 
 
 class PipelineError(AssertionError):

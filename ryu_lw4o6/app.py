@@ -5,9 +5,7 @@ Only Ryu's events are handled here. A connection's session does the work, in a g
 
 from __future__ import annotations
 
-import functools
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,32 +18,13 @@ from ryu.ofproto import ofproto_v1_3
 
 from ryu_lw4o6 import channel
 from ryu_lw4o6.context import LwaftrContext
+from ryu_lw4o6.fatal import fatal
 from ryu_lw4o6.service import StoreUnavailable
 
 LOG = logging.getLogger(__name__)
 
 EXPIRY_TICK = 1.0
-EXIT_CRASH = 70
-
 channel.install()
-
-
-def fatal(function: Callable[..., None]) -> Callable[..., None]:
-    """A fault nobody foresaw ends the process, to be started again with the state it had stored.
-
-    Ryu would log it and go on with half the work done.
-    """
-
-    @functools.wraps(function)
-    def guarded(*args: Any) -> None:
-        try:
-            function(*args)
-        except Exception:
-            LOG.critical("unforeseen fault in %s; ending", function.__qualname__, exc_info=True)
-            logging.shutdown()
-            os._exit(EXIT_CRASH)
-
-    return guarded
 
 
 def _on(event: Any, states: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -66,6 +45,8 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._service = lwaftr.service
         hub.spawn(self._expire)
+        for work in self._service.greenlets():
+            hub.spawn(fatal(work))
 
     @_on(ofp_event.EventOFPStateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])
     def _state_change(self, event: Any) -> None:
@@ -100,7 +81,9 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
         while True:
             hub.sleep(EXPIRY_TICK)
             try:
-                for key in self._service.expire(time.time()):
+                now = time.time()
+                self._service.renew(now)
+                for key in self._service.expire(now):
                     LOG.info("binding %s expired", key)
             except StoreUnavailable as error:
                 LOG.error("expired bindings stay until the store is back: %s", error)

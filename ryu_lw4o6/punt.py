@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from openflow_rules.encode import tunnel_addresses
-from openflow_rules.tables import CookieClass, Drop, Punt, cookie
+from ipaddress import IPv6Address
+
+from openflow_rules.encode import pipeline_fields
+from openflow_rules.tables import CookieClass, Drop, cookie
 from ryu_lw4o6.core import ethernet, icmp
-from ryu_lw4o6.core.recent import Recent
+from ryu_lw4o6.core.failover import Question
 from ryu_lw4o6.core.settings import Instance
 
-UNKNOWN_LWB4 = cookie(CookieClass.PUNT, Punt.UNKNOWN_LWB4)
 UNKNOWN_IPV4 = cookie(CookieClass.DROP, Drop.DOWNSTREAM_NO_BINDING)
 TOO_BIG = cookie(CookieClass.DROP, Drop.DOWNSTREAM_TOO_BIG)
 
 
-def icmp_answer(
-    instance: Instance, flow_cookie: int, fields: bytes, frame: bytes, recent: Recent, now: float
-) -> bytes | None:
-    """The ICMP packet, IPv4 or IPv6, that a shown packet deserves; None for silence.
+def icmp_answer(instance: Instance, flow_cookie: int, frame: bytes) -> bytes | None:
+    """The ICMPv4 packet that a shown packet from the Internet deserves; None for silence.
 
-    ``fields`` are the packet-in's match fields. ``recent`` are the lwB4s answered of late: the
-    switch shows each once an interval, but packets that come at once all get through. The policy
-    has been applied by the rules: what is not to be answered is not shown.
+    The policy has been applied by the rules: what is not to be answered is not shown.
     """
     packet = icmp.ipv4_packet(frame)
-    if packet is None:
-        return None
-    if flow_cookie == UNKNOWN_LWB4:
-        outer = tunnel_addresses(fields)
-        if outer is None or not recent.add(outer[0], now):
-            return None
-        return icmp.softwire_refused(*outer, packet)
-    if not icmp.may_answer(packet):
+    if packet is None or not icmp.may_answer(packet):
         return None
     own = instance.ipv4.address.ip
     if flow_cookie == UNKNOWN_IPV4:
@@ -38,6 +28,29 @@ def icmp_answer(
     if flow_cookie == TOO_BIG and icmp.dont_fragment(packet):
         return icmp.unreachable(own, packet, code=4, mtu=instance.softwire_mtu)
     return None
+
+
+def unknown_lwb4(fields: bytes, frame: bytes) -> tuple[IPv6Address, bytes] | None:
+    """The lwB4 of a softwire packet without a binding, and the ICMPv6 error for it."""
+    packet = icmp.ipv4_packet(frame)
+    outer = pipeline_fields(fields)
+    if packet is None or outer.tunnel_source is None or outer.tunnel_destination is None:
+        return None
+    lwb4 = outer.tunnel_source
+    return lwb4, icmp.softwire_refused(lwb4, outer.tunnel_destination, packet)
+
+
+def refused(instance: Instance, question: Question, frame: bytes) -> bytes | None:
+    """The ICMP error about a packet whose question was answered with no, as the policy wants it;
+    None for silence."""
+    if question.lwb4 is None:
+        if not instance.icmp.unknown_ipv4:
+            return None
+        return icmp_answer(instance, UNKNOWN_IPV4, frame)
+    packet = icmp.ipv4_packet(frame)
+    if packet is None or question.br_address is None or not instance.failover.answers:
+        return None
+    return icmp.softwire_refused(question.lwb4, question.br_address, packet)
 
 
 def is_ipv6(packet: bytes) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,19 @@ import eventlet.tpool
 from openflow_rules.encode import FlowStats
 from openflow_rules.tables import CLASS_MASK, CookieClass, Count, Drop, cookie
 from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, BindingTable, Origin
+from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Settings
 from ryu_lw4o6.session import SessionError, State
 from ryu_lw4o6.store import Store, StoreError
+from ryu_lw4o6.supporting import open_system
 from ryu_lw4o6.switchboard import Switch
+from ryu_lw4o6.validation import CannotAdopt, Validator
 
 LOG = logging.getLogger(__name__)
+
+RENEW_AHEAD = 5.0
+"""Seconds before a binding expires that the supporting system is asked for its new lifetime."""
+_MOST_RENEWING = 1_000_000
 
 
 class SwitchState(enum.StrEnum):
@@ -61,8 +68,20 @@ class Service:
     def __init__(self, settings: Settings, store: Store) -> None:
         self.settings = settings
         self.table = BindingTable(settings.prefixes)
-        self.by_name = {i.name: Switch(i, self.table) for i in settings.instances}
         self._store = store
+        self.validator: Validator | None = None
+        if any(instance.failover.validates for instance in settings.instances):
+            self.validator = Validator(
+                open_system(settings, store),
+                settings.supporting_system,
+                self.table,
+                self.adopt,
+                self.withdraw,
+            )
+        ask = self.validator.ask if self.validator is not None else None
+        remember_no = settings.supporting_system.remember_no
+        self.by_name = {i.name: Switch(i, self.table, ask, remember_no) for i in settings.instances}
+        self._renewing = Recent(RENEW_AHEAD / 2, _MOST_RENEWING)
         # Changes are checked against the table, stored, then put into the table; the store may
         # make a greenlet wait, so they go one at a time.
         self._changing = eventlet.semaphore.Semaphore()
@@ -89,6 +108,14 @@ class Service:
             len(self.table), len(self.settings.bindings),
             len(self.table) - len(self.settings.bindings),
         )  # fmt: skip
+
+    def greenlets(self) -> list[Callable[[], None]]:
+        """What is to run beside the sessions for as long as the controller lives."""
+        found: list[Callable[[], None]] = []
+        if self.validator is not None:
+            found += [self.validator.run, self.validator.watch]
+            found += [s.unknown.run for s in self.by_name.values() if s.unknown is not None]
+        return found
 
     def switch(self, datapath_id: int) -> Switch | None:
         """The switch of the instance with this datapath id."""
@@ -132,6 +159,63 @@ class Service:
             for binding in put.values():
                 self.table.replace(binding)
         self._touch({**gone, **put})
+
+    def adopt(self, bindings: Collection[Binding]) -> None:
+        """Follow the supporting system: put these bindings into the place of whatever has their
+        keys, static bindings excepted. Raises CannotAdopt, and then nothing was changed."""
+        with self._changing:
+            new: dict[BindingKey, Binding] = {}
+            flows_differ: list[BindingKey] = []
+            for binding in bindings:
+                existing = self.table.get(binding.key)
+                if existing == binding or (existing and existing.origin is Origin.STATIC):
+                    continue
+                try:
+                    self.table.check(binding)
+                except ValueError as error:
+                    raise CannotAdopt(str(error)) from error
+                new[binding.key] = binding
+                if existing is None or (existing.lwb4, existing.br_address) != (
+                    binding.lwb4, binding.br_address,
+                ):  # fmt: skip
+                    flows_differ.append(binding.key)
+            if self.settings.supporting_system.source is not None:
+                try:
+                    self._save(list(new.values()), [])
+                except StoreUnavailable as error:
+                    raise CannotAdopt(str(error)) from error
+            for binding in new.values():
+                self.table.replace(binding)
+        self._touch(flows_differ)
+
+    def withdraw(self, keys: Collection[BindingKey]) -> None:
+        """The supporting system no longer has these bindings."""
+        with self._changing:
+            gone = [
+                key
+                for key in keys
+                if (binding := self.table.get(key)) and binding.origin is Origin.VALIDATED
+            ]
+            try:
+                self._save([], gone)
+            except StoreUnavailable as error:
+                LOG.error("withdrawn bindings stay until the store is back: %s", error)
+                return
+            for key in gone:
+                self.table.remove(key)
+        self._touch(gone)
+
+    def renew(self, now: float) -> None:
+        """Ask the supporting system about its bindings that are about to expire."""
+        if self.validator is None:
+            return
+        self.validator.recheck(
+            binding.key
+            for key in self.table.expired(now + RENEW_AHEAD)
+            if (binding := self.table.get(key)) is not None
+            and binding.origin is Origin.VALIDATED
+            and self._renewing.add(key, now)
+        )
 
     def _changeable(self, key: BindingKey) -> None:
         existing = self.table.get(key)

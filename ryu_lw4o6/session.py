@@ -56,6 +56,15 @@ DUMP_PARTS = 16
 OUR_CLASSES = frozenset(int(kind) for kind in CookieClass)
 REPLY_TIMEOUT = 30.0
 ARP_PUNTS_PER_SECOND = 100
+UNKNOWN_PUNTS_PER_SECOND = {
+    Punt.UNKNOWN_LWB4: 10_000,
+    Punt.UNKNOWN_IPV4: 2_000,
+    Punt.HELD_LWB4: 5_000,
+    Punt.HELD_IPV4: 2_000,
+}
+"""What the controller can ask about and hold. After a failover every subscriber is unknown, and
+those that are real must not wait behind the Internet's port scans."""
+
 _SEND_BYTES = 64 * 1024
 _IPV4_LOW_BITS = 16  # where a binding's cookie has the low bits of its IPv4 address
 _SEQUENCE = 1 << 20  # transaction ids of a session start here: Ryu's own are random, but few
@@ -354,6 +363,8 @@ class Session:
     def _set_meters(self) -> None:
         rates = dict.fromkeys(Punt, self.instance.icmp.rate)
         rates[Punt.ARP] = ARP_PUNTS_PER_SECOND
+        if self.instance.failover.validates:
+            rates |= UNKNOWN_PUNTS_PER_SECOND
         messages = [m for punt, rate in rates.items() for m in encode.set_meter(punt, rate)]
         xids = [self._next_xid() for _ in messages]
         self._send_all(map(encode.with_xid, messages, xids))

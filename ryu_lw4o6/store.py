@@ -6,8 +6,9 @@ canonical form. ``save`` returns when the database has made the change durable.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -37,10 +38,41 @@ _BINDINGS = sa.Table(
     sa.Column("origin", sa.String(16), nullable=False),
     sa.Column("expires_at", sa.Double, index=True),
 )
+_COLUMNS = (
+    _BINDINGS.c.ipv4,
+    _BINDINGS.c.psid,
+    _BINDINGS.c.psid_offset,
+    _BINDINGS.c.psid_length,
+    _BINDINGS.c.lwb4,
+    _BINDINGS.c.br_address,
+    _BINDINGS.c.origin,
+    _BINDINGS.c.expires_at,
+)
+
+
+def _find(asked: str) -> Any:
+    """A query for many keys, given as one JSON value so that it is the same query every time."""
+    columns = ", ".join(f"b.{column.name}" for column in _COLUMNS)
+    return sa.text(f"select {columns} from {asked}")
+
+
+_FIND_SQLITE = _find(
+    "(select value ->> 'ipv4' as ipv4, value ->> 'psid' as psid from json_each(:asked)) k join "
+    "bindings b on b.ipv4 = k.ipv4 and b.psid = k.psid"
+)
+# "offset 0" keeps the planner from reading the whole table when it has no statistics yet.
+_FIND_POSTGRESQL = _find(
+    "json_to_recordset(cast(:asked as json)) as k(ipv4 text, psid integer) cross join lateral "
+    "(select * from bindings where ipv4 = k.ipv4 and psid = k.psid offset 0) b"
+)
 
 
 class StoreError(AdvisedError):
     """The store cannot be reached, read or written."""
+
+
+class AlreadyStored(Exception):
+    """The store has a binding with the key of one that was to be new; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +117,50 @@ class Store:
 
     def load(self) -> Loaded:
         """Every binding in the store."""
+        return self._read(sa.select(*_COLUMNS))
+
+    def find(self, keys: Collection[BindingKey]) -> Loaded:
+        """The bindings of the store with these keys."""
+        if not keys:
+            return Loaded([], [])
+        asked = json.dumps([{"ipv4": str(key.ipv4), "psid": key.psid} for key in keys])
+        return self._read(_FIND_SQLITE if self._sqlite else _FIND_POSTGRESQL, {"asked": asked})
+
+    def save(
+        self,
+        put: Iterable[Binding],
+        delete: Iterable[BindingKey],
+        create: Iterable[Binding] = (),
+    ) -> None:
+        """Delete, then add or replace ``put`` and add ``create``, in one transaction.
+
+        Raises AlreadyStored if the store has a key of ``create``, which another controller may
+        have put there.
+        """
+        gone = [{"k_ipv4": str(key.ipv4), "k_psid": key.psid} for key in delete]
+        rows = [_row(binding) for binding in put]
+        new = [_row(binding) for binding in create]
+        if not gone and not rows and not new:
+            return
+        try:
+            with self._guard(), self._engine.begin() as connection:
+                if gone:
+                    connection.execute(_DELETE, gone)
+                if rows:
+                    connection.execute(self._upsert(), rows)
+                if new:
+                    connection.execute(_BINDINGS.insert(), new)
+        except StoreError as error:
+            if isinstance(error.__cause__, exc.IntegrityError):
+                raise AlreadyStored from error
+            raise
+
+    def _read(self, query: Any, values: dict[str, str] | None = None) -> Loaded:
         bindings: list[Binding] = []
         problems: list[str] = []
-        columns = (
-            _BINDINGS.c.ipv4,
-            _BINDINGS.c.psid,
-            _BINDINGS.c.psid_offset,
-            _BINDINGS.c.psid_length,
-            _BINDINGS.c.lwb4,
-            _BINDINGS.c.br_address,
-            _BINDINGS.c.origin,
-            _BINDINGS.c.expires_at,
-        )
         parameters: dict[tuple[int, int], PortParams] = {}
         with self._guard(), self._engine.connect() as connection:
-            rows = connection.execute(sa.select(*columns)).all()
+            rows = connection.execute(query, values).all()
         for row in rows:
             ipv4, psid, offset, length, lwb4, br_address, origin, expires_at = row
             try:
@@ -121,18 +182,6 @@ class Store:
             except (ValueError, TypeError) as error:
                 problems.append(f"row {ipv4}/{psid} is no binding and is ignored: {error}")
         return Loaded(bindings, problems)
-
-    def save(self, put: Iterable[Binding], delete: Iterable[BindingKey]) -> None:
-        """Delete, then add or replace, in one transaction."""
-        gone = [{"k_ipv4": str(key.ipv4), "k_psid": key.psid} for key in delete]
-        rows = [_row(binding) for binding in put]
-        if not gone and not rows:
-            return
-        with self._guard(), self._engine.begin() as connection:
-            if gone:
-                connection.execute(_DELETE, gone)
-            if rows:
-                connection.execute(self._upsert(), rows)
 
     def close(self) -> None:
         self._engine.dispose()

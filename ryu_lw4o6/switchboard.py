@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable
+from ipaddress import IPv6Address
 from typing import Any
 
 from ryu.lib import hub
@@ -16,25 +17,45 @@ from ryu_lw4o6 import punt
 from ryu_lw4o6.core import arp, nd
 from ryu_lw4o6.core.binding import BindingKey, BindingTable
 from ryu_lw4o6.core.ethernet import mac_bytes
+from ryu_lw4o6.core.failover import Question, RateLimit
 from ryu_lw4o6.core.next_hop import NextHop
 from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.core.times import rfc3339
 from ryu_lw4o6.session import Session, State
+from ryu_lw4o6.unknown import Ask, UnknownTraffic
 
 LOG = logging.getLogger(__name__)
 
 _ARP = cookie(CookieClass.PUNT, Punt.ARP)
 _NEIGHBOUR = cookie(CookieClass.PUNT, Punt.NEIGHBOUR)
+_UNKNOWN_LWB4 = cookie(CookieClass.PUNT, Punt.UNKNOWN_LWB4)
+_TO_VALIDATE = {
+    _UNKNOWN_LWB4: True,
+    cookie(CookieClass.PUNT, Punt.HELD_LWB4): True,
+    cookie(CookieClass.PUNT, Punt.UNKNOWN_IPV4): False,
+    cookie(CookieClass.PUNT, Punt.HELD_IPV4): False,
+}
+"""What the supporting system is asked about, and whether it comes from an lwB4."""
 _PROBE_TICK = 0.25
 _MOST_RECENT = 100_000
 
 
 class Switch:
-    """``icmp_sent`` counts the ICMP errors this controller has sent, by kind."""
+    """``icmp_sent`` counts the ICMP errors this controller has sent, by kind. ``unknown`` is there
+    if packets without a binding are validated, which ``ask`` does."""
 
-    def __init__(self, instance: Instance, table: BindingTable) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        table: BindingTable,
+        ask: Ask | None = None,
+        remember_no: int = SEEN_SECONDS,
+    ) -> None:
         self.instance = instance
+        self.unknown: UnknownTraffic | None = None
+        if ask is not None and instance.failover.validates:
+            self.unknown = UnknownTraffic(instance, table, ask, remember_no, self._refused)
         self.session: Session | None = None
         self.ipv4_next_hop = NextHop(arp, instance.ipv4.address.ip, instance.ipv4.next_hop)
         self.ipv6_next_hop = (
@@ -45,6 +66,7 @@ class Switch:
         self.connections = 0
         self.icmp_sent: Counter[str] = Counter()
         self._recent = Recent(SEEN_SECONDS, _MOST_RECENT)
+        self._icmp_limit = {kind: RateLimit(instance.icmp.rate) for kind in ("icmpv4", "icmpv6")}
         self._table = table
         self._datapath: Any = None
 
@@ -68,6 +90,8 @@ class Switch:
             adopt_next_hop=self.ipv4_next_hop.adopt,
             on_packet_in=self._packet_in,
         )
+        if self.unknown is not None:
+            self.unknown.connect(self.session)
         return self.session
 
     def disconnect(self, datapath: Any) -> None:
@@ -76,6 +100,8 @@ class Switch:
             self.session.close()
             self.session = None
             self._datapath = None
+            if self.unknown is not None:
+                self.unknown.connect(None)
 
     def touch(self, keys: Iterable[BindingKey]) -> None:
         if self.session is not None:
@@ -107,8 +133,31 @@ class Switch:
         elif flow_cookie == _NEIGHBOUR:
             if self.ipv6_next_hop is not None:
                 self._learn(self.ipv6_next_hop, frame)
+        elif self.unknown is not None and flow_cookie in _TO_VALIDATE:
+            self.unknown.packet_in(fields, frame, upstream=_TO_VALIDATE[flow_cookie])
+        elif flow_cookie == _UNKNOWN_LWB4:
+            answer = punt.unknown_lwb4(fields, frame)
+            if answer is not None:
+                self._tell_lwb4(*answer)
         else:
-            self._answer(flow_cookie, fields, frame)
+            packet = punt.icmp_answer(self.instance, flow_cookie, frame)
+            if packet is not None:
+                self._send_icmp(packet)
+
+    def _refused(self, question: Question, frame: bytes) -> None:
+        packet = punt.refused(self.instance, question, frame)
+        if packet is None:
+            return
+        if question.lwb4 is None:
+            self._send_icmp(packet)
+        else:
+            self._tell_lwb4(question.lwb4, packet)
+
+    def _tell_lwb4(self, lwb4: IPv6Address, packet: bytes) -> None:
+        """The switch shows an lwB4 once an interval, but packets that come at once all get
+        through."""
+        if self._recent.add(lwb4, time.monotonic()):
+            self._send_icmp(packet)
 
     def _learn(self, next_hop: NextHop, frame: bytes) -> bool:
         changed = next_hop.learn(time.monotonic(), frame)
@@ -116,13 +165,10 @@ class Switch:
             LOG.info("%s: next hop %s is at %s", self.instance.name, next_hop.address, next_hop.mac)
         return changed
 
-    def _answer(self, flow_cookie: int, fields: bytes, frame: bytes) -> None:
+    def _send_icmp(self, packet: bytes) -> None:
+        """Send an ICMP error, if the rate allows it and the next hop is known."""
         session = self.session
         if session is None or session.ports is None:
-            return
-        now = time.monotonic()
-        packet = punt.icmp_answer(self.instance, flow_cookie, fields, frame, self._recent, now)
-        if packet is None:
             return
         ports = session.ports
         if punt.is_ipv6(packet):
@@ -130,7 +176,7 @@ class Switch:
             kind, port, own = "icmpv6", ports.ipv6, ports.local_mac
         else:
             mac, kind, port, own = self.ipv4_next_hop.mac, "icmpv4", ports.ipv4, ports.ipv4_mac
-        if mac is not None:
+        if mac is not None and self._icmp_limit[kind].take(time.monotonic()):
             self.icmp_sent[kind] += 1
             session.send(encode.packet_out(punt.to_frame(packet, mac, own), port))
 

@@ -24,6 +24,28 @@ class Datapath(enum.StrEnum):
     KERNEL = "system"
 
 
+class Failover(enum.StrEnum):
+    """What becomes of a softwire packet without a binding, which after a failover is every
+    subscriber's first one: the two mechanisms of draft-lee-softwire-lw4over6-failover, both, or
+    none."""
+
+    NONE = "none"
+    ICMPV6 = "icmpv6"
+    DATA_PACKET = "data-packet"
+    DATA_PACKET_ICMPV6 = "data-packet+icmpv6"
+
+    @property
+    def validates(self) -> bool:
+        """Whether the supporting system is asked if the lwB4 may use its address and port."""
+        return self in (Failover.DATA_PACKET, Failover.DATA_PACKET_ICMPV6)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the lwB4 gets ICMPv6 type 1 code 5 (RFC 7596 section 6.2) if it may not, or if
+        nobody is asked."""
+        return self in (Failover.ICMPV6, Failover.DATA_PACKET_ICMPV6)
+
+
 @dataclass(frozen=True, slots=True)
 class Ipv6Side:
     """The access network's side: where lwB4s are."""
@@ -48,14 +70,13 @@ class Ipv4Side:
 class IcmpPolicy:
     """Which ICMP errors are sent; each one not sent is a silent, counted drop.
 
-    ``unknown_lwb4``: ICMPv6 type 1 code 5 to an lwB4 without a binding (RFC 7596 section 6.2).
     ``unknown_ipv4``: ICMPv4 type 3 code 1 to an Internet host whose destination has no binding.
     ``too_big``: ICMPv4 type 3 code 4 for a packet with DF that does not fit the softwire.
     ``inbound``: whether ICMP from the Internet is forwarded to lwB4s at all (section 8.1).
-    ``rate``: the most ICMP errors an instance sends, per second and kind.
+    ``rate``: the most ICMP errors an instance sends, per second and kind. ICMPv6 errors to lwB4s
+    without a binding are a matter of ``Failover``.
     """
 
-    unknown_lwb4: bool = True
     unknown_ipv4: bool = False
     too_big: bool = True
     inbound: bool = True
@@ -76,6 +97,7 @@ class Instance:
     softwire_port: str = DEFAULT_SOFTWIRE_PORT
     datapath: Datapath = Datapath.USERSPACE
     hairpinning: bool = True
+    failover: Failover = Failover.ICMPV6
     icmp: IcmpPolicy = field(default_factory=IcmpPolicy)
     _index: PrefixIndex = field(init=False, repr=False, compare=False)
 
@@ -91,12 +113,13 @@ class Instance:
         """The lwAFTR address of a binding's softwire on this instance."""
         return binding.br_address or self.aftr_addresses[0]
 
+    def serves(self, ipv4: IPv4Address) -> bool:
+        """Whether an IPv4 address lies in a prefix of this instance."""
+        return self._index.find(ipv4) is not None
+
     def carries(self, binding: Binding) -> bool:
         """Whether this instance serves a binding: its prefix and its br-address are ours."""
-        return (
-            self.br_address_of(binding) in self.aftr_addresses
-            and self._index.find(binding.ipv4) is not None
-        )
+        return self.br_address_of(binding) in self.aftr_addresses and self.serves(binding.ipv4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +131,21 @@ class RestSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SupportingSystem:
+    """Who says which lwB4 may use an address and port set, for ``Failover.validates``.
+
+    ``source`` is the URL of a binding store or the absolute path of a CSV or JSON file; None is
+    the controller's own store. Seconds: ``deadline`` is how long an answer is waited for,
+    ``remember_no`` how long a no is good for, ``recheck`` how long a yes that names no end.
+    """
+
+    source: str | None = None
+    deadline: float = 1.0
+    remember_no: int = 10
+    recheck: int = 3600
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """A whole configuration file."""
 
@@ -115,6 +153,7 @@ class Settings:
     prefixes: tuple[Prefix, ...]
     bindings: tuple[Binding, ...] = ()
     store_url: str = DEFAULT_STORE_URL
+    supporting_system: SupportingSystem = field(default_factory=SupportingSystem)
     rest: RestSettings = field(default_factory=RestSettings)
 
     def instance(self, datapath_id: int) -> Instance | None:

@@ -9,3 +9,11 @@ def rfc3339(seconds: float, timespec: str = "milliseconds") -> str:
     """Unix time as text in UTC (RFC 3339), such as 2026-11-24T05:00:00.123Z."""
     text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec)
     return text.replace("+00:00", "Z")
+
+
+def unix_time(text: str) -> float:
+    """RFC 3339's date and time as Unix time. Raises ValueError, also for one without a zone."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    return moment.timestamp()

@@ -17,11 +17,13 @@ from ryu_lw4o6.core.config import ConfigError, load
 from ryu_lw4o6.core.portset import FULL_ADDRESS, PortParams
 from ryu_lw4o6.core.settings import (
     Datapath,
+    Failover,
     IcmpPolicy,
     Instance,
     Ipv4Side,
     Ipv6Side,
     Settings,
+    SupportingSystem,
     br_tag,
 )
 
@@ -104,15 +106,17 @@ def test_every_option_arrives(path: Path) -> None:
     (path.parent / "token").chmod(0o640)
     path.write_text(
         GOOD.replace("instances:", "store: sqlite:////tmp/b.sqlite\n"
-                     "rest: {token_file: token, max_body: 4096}\ninstances:")
+                     "rest: {token_file: token, max_body: 4096}\n"
+                     "supporting_system: {file: subscribers.csv, deadline: 0.5, remember_no: 7, "
+                     "recheck: 600}\ninstances:")
         + """\
     prefixes: [203.0.113.0/29, 192.0.2.0/28]
     bridge: br7
     softwire_port: sw7
     datapath: system
     hairpinning: off
+    failover: data-packet+icmpv6
     icmp:
-      unknown_lwb4: false
       unknown_ipv4: true
       too_big: false
       inbound: false
@@ -126,7 +130,13 @@ def test_every_option_arrives(path: Path) -> None:
     assert (instance.bridge, instance.softwire_port) == ("br7", "sw7")
     assert instance.datapath is Datapath.KERNEL
     assert instance.hairpinning is False
-    assert instance.icmp == IcmpPolicy(False, True, False, False, 5)
+    assert instance.icmp == IcmpPolicy(True, False, False, 5)
+    assert instance.failover is Failover.DATA_PACKET_ICMPV6
+    assert instance.failover.validates
+    assert instance.failover.answers
+    assert settings.supporting_system == SupportingSystem(
+        str(path.parent / "subscribers.csv"), 0.5, 7, 600
+    )
     assert instance.prefixes == (SHARED, WHOLE)
 
 
@@ -138,8 +148,18 @@ def test_datapath_ids_are_written_in_three_ways(path: Path, text: str) -> None:
 
 WRONG = [
     # What is replaced, by what, and a problem there is then: its line, path and reason.
+    ("name: lwaftr1", "name: x\n    failover: icmp", "11 instances[0].failover: 'icmp' is not a "
+     "failover mechanism. Did you mean icmpv6?"),
+    ("prefixes:", "supporting_system: {file: b.txt}\nprefixes:",
+     "1 supporting_system.file: 'b.txt' is neither .csv nor .json"),
+    ("prefixes:", "supporting_system: {file: b.csv, store: 'sqlite:////b'}\nprefixes:",
+     "1 supporting_system: has both store and file"),
+    ("prefixes:", "supporting_system: {deadline: 0}\nprefixes:",
+     "1 supporting_system.deadline: 0 is out of range. Use 0.05 to 30"),
+    ("prefixes:", "supporting_system: {deadline: soon}\nprefixes:",
+     "1 supporting_system.deadline: 'soon' is not a number of seconds"),
     ("name: lwaftr1", "nmae: lwaftr1", "10 instances[0].nmae: unknown key. Did you mean name?"),
-    ("prefixes:", "colour: red\nprefixes:", "1 colour: unknown key. Known are store, rest,"),
+    ("prefixes:", "colour: red\nprefixes:", "1 colour: unknown key. Known are store, supporting"),
     ("psid_offset: 6", "psid_offset: 16", "3 prefixes[0].psid_offset: 16 is out of range"),
     ("psid_offset: 6", "psid_offset: 11", "2 prefixes[0]: PSID offset 11 + PSID length 6 exceeds"),
     ("psid_offset: 6", "psid_offset: six", "3 prefixes[0].psid_offset: 'six' is not a whole numb"),

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from openflow_rules.compiler import Ports
 from ryu_lw4o6.core.binding import Binding, Prefix
 from ryu_lw4o6.core.portset import PortParams
-from ryu_lw4o6.core.settings import IcmpPolicy, Instance, Ipv4Side, Ipv6Side
+from ryu_lw4o6.core.settings import Failover, IcmpPolicy, Instance, Ipv4Side, Ipv6Side
 
 ANYCAST = IPv6Address("2001:db8:ffff::1")
 SECOND_BR = IPv6Address("2001:db8:ffff::2")
@@ -31,7 +31,12 @@ PORTS = Ports(
 NEXT_HOP_MAC = "02:00:00:00:04:fe"
 
 
-def instance(*, hairpinning: bool = True, icmp: IcmpPolicy | None = None) -> Instance:
+def instance(
+    *,
+    hairpinning: bool = True,
+    icmp: IcmpPolicy | None = None,
+    failover: Failover = Failover.ICMPV6,
+) -> Instance:
     return Instance(
         name="lwaftr1",
         datapath_id=1,
@@ -40,6 +45,7 @@ def instance(*, hairpinning: bool = True, icmp: IcmpPolicy | None = None) -> Ins
         aftr_addresses=(ANYCAST, SECOND_BR),
         prefixes=PREFIXES,
         hairpinning=hairpinning,
+        failover=failover,
         icmp=icmp or IcmpPolicy(),
     )
 

@@ -10,7 +10,7 @@ from openflow_rules import encode
 from openflow_rules.compiler import binding_flows, pipeline
 from openflow_rules.tables import CookieClass, Punt, Table, cookie
 from ryu_lw4o6.core.binding import Binding, BindingKey
-from ryu_lw4o6.core.settings import IcmpPolicy
+from ryu_lw4o6.core.settings import Failover, IcmpPolicy
 from tests.rules.samples import (
     ANYCAST,
     BINDINGS,
@@ -74,16 +74,17 @@ def test_a_binding_flow_to_the_byte() -> None:
     "policy",
     [
         IcmpPolicy(),
-        IcmpPolicy(unknown_lwb4=False, unknown_ipv4=True, too_big=False, inbound=False),
+        IcmpPolicy(unknown_ipv4=True, too_big=False, inbound=False),
     ],
     ids=["default", "inverted"],
 )
 @pytest.mark.parametrize("hairpinning", [True, False])
+@pytest.mark.parametrize("failover", list(Failover))
 def test_the_switch_reads_every_flow_back_as_it_was_written(
-    ovs: Ovs, policy: IcmpPolicy, hairpinning: bool
+    ovs: Ovs, policy: IcmpPolicy, hairpinning: bool, failover: Failover
 ) -> None:
     """A controller that restarts recognises its own flows, and so leaves them alone."""
-    lwaftr = instance(icmp=policy, hairpinning=hairpinning)
+    lwaftr = instance(icmp=policy, hairpinning=hairpinning, failover=failover)
     encoder = encode.BindingEncoder(lwaftr)
     flows = pipeline(lwaftr, PORTS, NEXT_HOP_MAC)
     connection = Connection(ovs.directory / "br0.mgmt")

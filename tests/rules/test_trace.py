@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
 from openflow_rules import encode
-from openflow_rules.compiler import pipeline
+from openflow_rules.compiler import pipeline, refusal
+from openflow_rules.flow import Flow
 from openflow_rules.tables import CookieClass, Count, Drop, Punt, cookie
-from ryu_lw4o6.core.settings import IcmpPolicy, br_tag
+from ryu_lw4o6.core.settings import Failover, IcmpPolicy, br_tag
 from tests.rules.samples import ANYCAST, BINDINGS, NEXT_HOP_MAC, PORTS, SECOND_BR, instance
 from tests.support.openflow import Connection
 from tests.support.ovs import Ovs
@@ -35,6 +37,13 @@ class Bridge:
             flows = pipeline(lwaftr, PORTS, NEXT_HOP_MAC)
             assert connection.send(encode.add_flow(flow) for flow in flows) == []
             assert connection.send(encoder.add(binding, 7) for binding in BINDINGS) == []
+        finally:
+            connection.close()
+
+    def add(self, flow: Flow) -> None:
+        connection = Connection(self._ovs.directory / "br0.mgmt")
+        try:
+            assert connection.send([encode.add_flow(flow)]) == []
         finally:
             connection.close()
 
@@ -258,8 +267,8 @@ def test_hairpin_of_an_icmp_error_uses_the_port_of_each_side(bridge: Bridge) -> 
 
 
 def test_policies(reprogram: Bridge) -> None:
-    policy = IcmpPolicy(unknown_lwb4=False, inbound=False)
-    reprogram.program(hairpinning=False, icmp=policy)
+    policy = IcmpPolicy(inbound=False)
+    reprogram.program(hairpinning=False, icmp=policy, failover=Failover.NONE)
     hairpin = up("udp", 1, "192.0.2.1", "nw_dst=192.0.2.1,udp_src=1072,udp_dst=1088")
     assert "drop_hairpin_disabled" in names(reprogram.trace(hairpin))
     echo = down("icmp", "192.0.2.1", "icmp_type=0,dl_src=02:4b:04:30:04:30")
@@ -267,6 +276,61 @@ def test_policies(reprogram: Bridge) -> None:
     unknown = reprogram.trace(up("udp", 9, "192.0.2.1", f"{INTERNET},udp_src=1072"))
     assert "drop_upstream_no_binding" in names(unknown)
     assert "CONTROLLER" not in unknown
+
+
+UNKNOWN = up("udp", 9, "192.0.2.1", f"{INTERNET},udp_src=1072")
+
+
+@pytest.mark.parametrize("failover", [Failover.ICMPV6, Failover.DATA_PACKET_ICMPV6])
+def test_an_lwb4_with_an_address_of_another_lwaftr_is_told(
+    reprogram: Bridge, failover: Failover
+) -> None:
+    """Lightweight AFTRs may own different prefixes: the one that takes over must speak up."""
+    reprogram.program(failover=failover)
+    trace = reprogram.trace(up("udp", 1, "192.0.9.1", f"{INTERNET},udp_src=1072"))
+    assert "CONTROLLER:65535" in trace
+
+
+def test_without_icmp_an_address_of_another_lwaftr_is_dropped(reprogram: Bridge) -> None:
+    reprogram.program(failover=Failover.DATA_PACKET)
+    trace = reprogram.trace(up("udp", 1, "192.0.9.1", f"{INTERNET},udp_src=1072"))
+    assert "drop_upstream_not_served" in names(trace)
+    assert "CONTROLLER" not in trace
+
+
+@pytest.mark.parametrize("failover", [Failover.DATA_PACKET, Failover.DATA_PACKET_ICMPV6])
+def test_what_is_asked_about_is_no_drop(reprogram: Bridge, failover: Failover) -> None:
+    reprogram.program(failover=failover)
+    trace = reprogram.trace(UNKNOWN)
+    assert names(trace) == {"from_softwire", "unknown_lwb4"}
+    assert "CONTROLLER:65535" in trace
+    trace = reprogram.trace(down("udp", "192.0.2.1", "udp_dst=1104"))  # PSID 5
+    assert names(trace) == {"from_internet", "unknown_ipv4"}
+    assert "CONTROLLER:65535" in trace
+
+
+def test_a_refusal_concerns_one_lwb4_and_one_port_set(reprogram: Bridge) -> None:
+    reprogram.program(failover=Failover.DATA_PACKET)
+    lwb4 = IPv6Address("2001:db8:b4::9")
+    reprogram.add(refusal(IPv4Address("192.0.2.1"), 3, lwb4, 60))
+    trace = reprogram.trace(UNKNOWN)
+    assert names(trace) == {"from_softwire", "unknown_lwb4", "drop_upstream_no_binding"}
+    assert "CONTROLLER" not in trace
+    for packet in (
+        up("udp", 9, "192.0.2.1", f"{INTERNET},udp_src=1088"),  # PSID 4
+        up("udp", 9, "192.0.2.2", f"{INTERNET},udp_src=1072"),
+        up("udp", 8, "192.0.2.1", f"{INTERNET},udp_src=1072"),
+    ):
+        assert "CONTROLLER" in reprogram.trace(packet)
+
+
+def test_a_refusal_of_a_destination_concerns_one_port_set(reprogram: Bridge) -> None:
+    reprogram.program(failover=Failover.DATA_PACKET)
+    reprogram.add(refusal(IPv4Address("192.0.2.1"), 5, None, 60))
+    trace = reprogram.trace(down("udp", "192.0.2.1", "udp_dst=1104"))
+    assert "drop_downstream_no_binding" in names(trace)
+    assert "CONTROLLER" not in trace
+    assert "CONTROLLER" in reprogram.trace(down("udp", "192.0.2.1", "udp_dst=1120"))
 
 
 def test_one_datapath_flow_serves_a_whole_port_set(bridge: Bridge) -> None:

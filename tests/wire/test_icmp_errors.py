@@ -129,7 +129,8 @@ OTHER = (
     CONFIG
     + """\
     hairpinning: false
-    icmp: {{unknown_lwb4: false, unknown_ipv4: true, too_big: false, inbound: false}}
+    failover: none
+    icmp: {{unknown_ipv4: true, too_big: false, inbound: false}}
 """
 )
 

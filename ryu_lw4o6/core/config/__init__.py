@@ -5,18 +5,24 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+from ryu_lw4o6.core.binding import Binding, BindingKey, Origin
 from ryu_lw4o6.core.config import values
-from ryu_lw4o6.core.config.bindings import BindingReader
+from ryu_lw4o6.core.config.bindings import MAX_CSV, BindingReader
 from ryu_lw4o6.core.config.document import Entry, parse, read_text, value_of
-from ryu_lw4o6.core.config.instances import read_instances, read_prefixes
+from ryu_lw4o6.core.config.instances import (
+    Instances,
+    Prefixes,
+    read_instances,
+    read_prefixes,
+)
 from ryu_lw4o6.core.config.problems import Bad, ConfigError, Problem
-from ryu_lw4o6.core.settings import DEFAULT_STORE_URL, RestSettings, Settings
+from ryu_lw4o6.core.settings import DEFAULT_STORE_URL, RestSettings, Settings, SupportingSystem
 
-__all__ = ["ConfigError", "Problem", "load"]
+__all__ = ["ConfigError", "Problem", "bindings_of", "load"]
 
 _MAX_FILE = 4 << 20
 _MAX_TOKEN_FILE = 4096
-_KEYS = ("store", "rest", "prefixes", "bindings", "bindings_csv", "instances")
+_KEYS = ("store", "supporting_system", "rest", "prefixes", "bindings", "bindings_csv", "instances")
 
 
 def load(path: Path) -> Settings:
@@ -31,6 +37,32 @@ def load(path: Path) -> Settings:
     if problems or settings is None:
         raise ConfigError(sorted(problems, key=lambda p: (p.file != str(path), p.line or 0)))
     return settings
+
+
+def bindings_of(path: Path, settings: Settings) -> dict[BindingKey, Binding]:
+    """The bindings of a supporting system's CSV or JSON file, all of them right for ``settings``.
+
+    Raises ConfigError with every problem found.
+    """
+    problems: list[Problem] = []
+    aftr = {address for instance in settings.instances for address in instance.aftr_addresses}
+    own = aftr | {instance.ipv6.address.ip for instance in settings.instances}
+    reader = BindingReader(
+        Prefixes(list(settings.prefixes), complete=True),
+        Instances(list(settings.instances), True, aftr, True, own),
+        Origin.VALIDATED,
+        may_expire=True,
+    )
+    found: dict[BindingKey, Binding] = {}
+    try:
+        text = read_text(path, MAX_CSV)
+        read = reader.json_text if path.suffix == ".json" else reader.csv_text
+        found = {binding.key: binding for binding in read(text, str(path), problems)}
+    except Bad as bad:
+        problems.append(Problem(str(path), bad.line, "", bad.reason, bad.suggestion))
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
 def _read(root: Entry, directory: Path) -> Settings | None:
@@ -49,7 +81,27 @@ def _read(root: Entry, directory: Path) -> Settings | None:
         tuple(prefixes.prefixes),
         tuple(bindings),
         value_of(top, "store", values.store_url, DEFAULT_STORE_URL),
+        _read_supporting_system(top.get("supporting_system"), directory),
         _read_rest(top.get("rest"), directory),
+    )
+
+
+def _read_supporting_system(entry: Entry | None, directory: Path) -> SupportingSystem:
+    default = SupportingSystem()
+    found = entry.fields(("store", "file", "deadline", "remember_no", "recheck")) if entry else None
+    if not found or entry is None:
+        return default
+    source = value_of(found, "store", values.store_url)
+    if "file" in found:
+        if "store" in found:
+            entry.problem("has both store and file", "Keep the one that is to be asked")
+        file = value_of(found, "file", values.bindings_file)
+        source = str((directory / file).absolute()) if file else None
+    return SupportingSystem(
+        source,
+        value_of(found, "deadline", values.seconds(0.05, 30), default.deadline),
+        value_of(found, "remember_no", values.integer(1, 3600), default.remember_no),
+        value_of(found, "recheck", values.integer(10, 30 * 86400), default.recheck),
     )
 
 

@@ -1,11 +1,13 @@
-"""The static bindings of a configuration, in the file itself and in a CSV file."""
+"""Bindings in files: the static ones of a configuration, in the file itself and in a CSV file,
+and those of a supporting system that is a CSV or JSON file."""
 
 from __future__ import annotations
 
 import csv
 import functools
 import io
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +21,10 @@ from ryu_lw4o6.core.portset import FULL_ADDRESS
 
 MAX_CSV = 512 << 20
 COLUMNS = ("lwb4", "ipv4", "psid", "br_address")
+EXPIRES_AT = "expires_at"
 REQUIRED = ("lwb4", "ipv4")
+_ALSO_IN_JSON = ("psid_offset", "psid_length", "ports", "origin", "state")
+"""What REST shows of a binding besides, so that what it lists can be used as it is."""
 
 
 class _Address(NamedTuple):
@@ -33,14 +38,33 @@ class _Address(NamedTuple):
 
 
 class _Place(NamedTuple):
+    """A row of a file: on a line of text, or at an index of JSON."""
+
     file: str
-    line: int
+    line: int | None
+    path: str = ""
+
+    def __str__(self) -> str:
+        return self.path if self.line is None else f"line {self.line}"
+
+
+_Report = Callable[[_Place, str, str, str], None]
+"""Takes place, column, reason and suggestion."""
 
 
 class BindingReader:
-    """Checks bindings against prefixes, instances and each other."""
+    """Checks bindings against prefixes, instances and each other. ``origin`` is theirs; what
+    comes from files may have an ``expires_at`` if ``may_expire`` is set."""
 
-    def __init__(self, prefixes: Prefixes, instances: Instances) -> None:
+    def __init__(
+        self,
+        prefixes: Prefixes,
+        instances: Instances,
+        origin: Origin = Origin.STATIC,
+        *,
+        may_expire: bool = False,
+    ) -> None:
+        self._origin = origin
         self._prefixes = prefixes
         self._instances = instances
         self._table = BindingTable(prefixes.prefixes)
@@ -57,6 +81,8 @@ class BindingReader:
             "psid": functools.cache(values.integer(0, 0xFFFF)),
             "br_address": functools.cache(self._read_br_address),
         }
+        if may_expire:
+            self._converters[EXPIRES_AT] = values.moment
 
     def inline(self, entry: Entry) -> Iterator[Binding]:
         """The bindings that stand in the configuration file itself."""
@@ -90,33 +116,74 @@ class BindingReader:
                 entry.problems.append(Problem(str(path), bad.line, "", bad.reason, bad.suggestion))
             return
 
-        def problem(column: str, reason: str, suggestion: str) -> None:
-            line = max(rows.line_num, 1)
-            entry.problems.append(Problem(str(path), line, column, reason, suggestion))
+        yield from self.csv_text(text, str(path), entry.problems)
 
-        rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    def csv_text(self, text: str, file: str, problems: list[Problem]) -> Iterator[Binding]:
+        """The bindings of a CSV file; what is wrong with it is added to ``problems``."""
+        report = _reporter(problems)
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+
+        def rows() -> Iterator[tuple[_Place, list[str]]]:
+            for row in reader:
+                yield _Place(file, reader.line_num), [text.strip() for text in row]
+
         try:
-            header = [column.strip() for column in next(rows, [])]
-            if _check_header(header, problem):
-                yield from self._rows(rows, header, str(path), problem)
+            header = [column.strip() for column in next(reader, [])]
+            place = _Place(file, max(reader.line_num, 1))
+            if self._check_header(header, functools.partial(report, place)):
+                yield from self._rows(rows(), header, report)
         except csv.Error as error:
-            problem("", f"not CSV: {error}", "Check the quotes; all that follows was not read")
+            place = _Place(file, max(reader.line_num, 1))
+            hint = "Check the quotes; all that follows was not read"
+            report(place, "", f"not CSV: {error}", hint)
+
+    def json_text(self, text: str, file: str, problems: list[Problem]) -> Iterator[Binding]:
+        """The bindings of a JSON file: a list of objects, or an object that has it as
+        ``bindings``, which is how REST lists them."""
+        report = _reporter(problems)
+        header = list(self._converters)
+
+        def rows() -> Iterator[tuple[_Place, list[str]]]:
+            for index, item in enumerate(items):
+                place = _Place(file, None, f"bindings[{index}]")
+                if not isinstance(item, dict):
+                    report(place, "", "not an object", "Give it lwb4 and ipv4")
+                    continue
+                strange = [key for key in item if key not in header and key not in _ALSO_IN_JSON]
+                for key in strange:
+                    report(place, "", f"unknown field {quote(key)}", did_you_mean(key, header))
+                if not strange:
+                    row = (item.get(key) for key in header)
+                    yield place, ["" if value is None else str(value) for value in row]
+
+        try:
+            items = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            line = getattr(error, "lineno", None)
+            report(_Place(file, line), "", f"not JSON: {error}", "Check what stands there")
+            return
+        if isinstance(items, dict):
+            items = items.get("bindings")
+        if not isinstance(items, list):
+            report(_Place(file, None), "", "not a list of bindings", "Write [{...}, {...}]")
+            return
+        yield from self._rows(rows(), header, report)
 
     def _rows(
-        self, rows: Any, header: Sequence[str], file: str, problem: Callable[[str, str, str], None]
+        self, rows: Iterable[tuple[_Place, list[str]]], header: Sequence[str], report: _Report
     ) -> Iterator[Binding]:
         columns = [(key, header.index(key), self._converters[key]) for key in header]
         (_, lwb4_at, read_lwb4), (_, ipv4_at, read_ipv4) = sorted(
             (column for column in columns if column[0] in REQUIRED), reverse=True
         )
         optional = [column for column in columns if column[0] not in REQUIRED]
-        for row in rows:
+        for place, row in rows:
             if not row:
                 continue
             if len(row) != len(header):
-                problem("", f"{len(row)} columns, the header has {len(header)}", "Correct the row")
+                reason = f"{len(row)} columns, the header has {len(header)}"
+                report(place, "", reason, "Correct the row")
                 continue
-            row = [text.strip() for text in row]
             try:
                 lwb4, ipv4 = read_lwb4(row[lwb4_at]), read_ipv4(row[ipv4_at])
                 rest = {key: convert(row[at]) for key, at, convert in optional if row[at]}
@@ -126,13 +193,15 @@ class BindingReader:
                         if row[at] or key in REQUIRED:
                             convert(row[at])
                     except Bad as bad:
-                        problem(key, bad.reason, bad.suggestion)
+                        report(place, key, bad.reason, bad.suggestion)
                 continue
             try:
-                place = _Place(file, rows.line_num)
-                yield self._binding(lwb4, ipv4, rest.get("psid", 0), rest.get("br_address"), place)
+                yield self._binding(
+                    lwb4, ipv4, rest.get("psid", 0), rest.get("br_address"), place,
+                    rest.get(EXPIRES_AT),
+                )  # fmt: skip
             except Bad as bad:
-                problem("", bad.reason, bad.suggestion)
+                report(place, "", bad.reason, bad.suggestion)
 
     def _read_ipv4(self, text: str) -> _Address:
         ipv4 = values.ipv4(text)
@@ -153,13 +222,19 @@ class BindingReader:
         return address
 
     def _binding(
-        self, lwb4: IPv6Address, address: _Address, psid: int, br: IPv6Address | None, at: _Place
+        self,
+        lwb4: IPv6Address,
+        address: _Address,
+        psid: int,
+        br: IPv6Address | None,
+        at: _Place,
+        expires_at: float | None = None,
     ) -> Binding:
         ipv4, number, prefix, br_addresses = address
         if lwb4 in self._instances.own:
             raise Bad(f"lwB4 {lwb4} is an address of the lwAFTR", "Use the lwB4's own address")
         if prefix is None:  # reported already: no PSID can be judged
-            return Binding(lwb4, ipv4, psid, FULL_ADDRESS, br, Origin.STATIC)
+            return Binding(lwb4, ipv4, psid, FULL_ADDRESS, br, self._origin)
         try:
             prefix.params.check_psid(psid)
         except ValueError as error:
@@ -175,27 +250,38 @@ class BindingReader:
             )
         first = self._bound.setdefault((number, psid), at)
         if first is not at:
-            place = f"line {first.line}" if first.file == at.file else f"{first.file}:{first.line}"
+            place = str(first) if first.file == at.file else f"{first.file}:{first.line}"
             raise Bad(f"{ipv4} PSID {psid} is bound already ({place})", "Remove one of the two")
-        return Binding(lwb4, ipv4, psid, prefix.params, br, Origin.STATIC)
+        return Binding(lwb4, ipv4, psid, prefix.params, br, self._origin, expires_at)
+
+    def _check_header(
+        self, header: Sequence[str], problem: Callable[[str, str, str], None]
+    ) -> bool:
+        """Whether the first row names the columns."""
+        columns = [key for key in (*COLUMNS, EXPIRES_AT) if key in self._converters]
+        optional = ", ".join(columns[len(REQUIRED) :])
+        expected = f"The columns are {', '.join(columns)}; {optional} may be left out"
+        if not header:
+            problem("", "the file is empty", expected)
+            return False
+        good = True
+        for column in dict.fromkeys(header):
+            if column not in columns:
+                problem("", f"unknown column {quote(column)}", did_you_mean(column, columns))
+                good = False
+            elif header.count(column) > 1:
+                problem(column, "the column is there twice", "Remove one of them")
+                good = False
+        for column in REQUIRED:
+            if column not in header:
+                problem(column, "the column is missing", expected)
+                good = False
+        return good
 
 
-def _check_header(header: Sequence[str], problem: Callable[[str, str, str], None]) -> bool:
-    """Whether the first row names the columns."""
-    expected = f"The columns are {', '.join(COLUMNS)}; the last two may be left out"
-    if not header:
-        problem("", "the file is empty", expected)
-        return False
-    good = True
-    for column in dict.fromkeys(header):
-        if column not in COLUMNS:
-            problem("", f"unknown column {quote(column)}", did_you_mean(column, COLUMNS))
-            good = False
-        elif header.count(column) > 1:
-            problem(column, "the column is there twice", "Remove one of them")
-            good = False
-    for column in REQUIRED:
-        if column not in header:
-            problem(column, "the column is missing", expected)
-            good = False
-    return good
+def _reporter(problems: list[Problem]) -> _Report:
+    def report(place: _Place, column: str, reason: str, suggestion: str) -> None:
+        path = ".".join(filter(None, (place.path, column)))
+        problems.append(Problem(place.file, place.line, path, reason, suggestion))
+
+    return report

@@ -17,6 +17,7 @@ from ryu_lw4o6.core.settings import (
     DEFAULT_MTU,
     DEFAULT_SOFTWIRE_PORT,
     Datapath,
+    Failover,
     IcmpPolicy,
     Instance,
     Ipv4Side,
@@ -145,6 +146,7 @@ def _read_instance(
         "softwire_port": _read_port(entry, found, "softwire_port", DEFAULT_SOFTWIRE_PORT, ports),
         "datapath": value_of(found, "datapath", values.datapath, Datapath.USERSPACE),
         "hairpinning": value_of(found, "hairpinning", values.boolean, True),
+        "failover": value_of(found, "failover", values.failover, Failover.ICMPV6),
         "icmp": _read_icmp(found.get("icmp")),
     }
 

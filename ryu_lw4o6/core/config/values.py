@@ -13,8 +13,9 @@ from ipaddress import (
 )
 
 from ryu_lw4o6.core import addresses
-from ryu_lw4o6.core.config.problems import Bad, quote, shorten
-from ryu_lw4o6.core.settings import Datapath
+from ryu_lw4o6.core.config.problems import Bad, did_you_mean, quote, shorten
+from ryu_lw4o6.core.settings import Datapath, Failover
+from ryu_lw4o6.core.times import unix_time
 
 _INTERFACE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -177,6 +178,37 @@ def datapath(value: str) -> Datapath:
         ) from None
 
 
+def failover(value: str) -> Failover:
+    try:
+        return Failover(value)
+    except ValueError:
+        raise Bad(
+            f"{quote(value)} is not a failover mechanism", did_you_mean(value, list(Failover))
+        ) from None
+
+
+def seconds(low: float, high: float) -> Callable[[str], float]:
+    def convert(value: str) -> float:
+        if not re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,6})?", value):
+            raise Bad(f"{quote(value)} is not a number of seconds", f"Use {low:g} to {high:g}")
+        number = float(value)
+        if not low <= number <= high:
+            raise Bad(f"{value} is out of range", f"Use {low:g} to {high:g}")
+        return number
+
+    return convert
+
+
+def moment(value: str) -> float:
+    """Unix time: a number, or RFC 3339's date and time."""
+    try:
+        return float(value) if re.fullmatch(r"[0-9.]{1,20}", value) else unix_time(value)
+    except ValueError:
+        raise Bad(
+            f"{quote(value)} is no date and time", "Write 2026-12-31T23:59:59Z, or Unix time"
+        ) from None
+
+
 def store_url(value: str) -> str:
     # It may hold a password: what comes before an @ is not shown. The current directory of a
     # daemon is anybody's guess, so a file has to be named by its full path.
@@ -186,6 +218,13 @@ def store_url(value: str) -> str:
             "Use sqlite:////var/lib/lw4o6/bindings.sqlite (four slashes: a full path) or "
             "postgresql+psycopg://USER@HOST/NAME",
         )
+    return value
+
+
+def bindings_file(value: str) -> str:
+    """The name of a file of bindings: its ending says how to read it."""
+    if not value.endswith((".csv", ".json")):
+        raise Bad(f"{quote(value)} is neither .csv nor .json", "Name the file by its format")
     return value
 
 

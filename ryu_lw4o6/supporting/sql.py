@@ -1,0 +1,40 @@
+"""The binding store as supporting system: SQLite, or a PostgreSQL that many controllers share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection
+
+from ryu_lw4o6.core.binding import Binding, BindingKey
+from ryu_lw4o6.store import Store, StoreError
+from ryu_lw4o6.supporting.unavailable import SystemUnavailable
+
+
+class SqlSystem:
+    """``source`` is a store, or the URL of one, which is opened when it is asked first."""
+
+    def __init__(self, source: Store | str) -> None:
+        self._url = source if isinstance(source, str) else None
+        self._store = None if isinstance(source, str) else source
+        self._opening = threading.Lock()
+
+    def find(self, keys: Collection[BindingKey]) -> dict[BindingKey, Binding]:
+        try:
+            found = self._open().find(keys)
+        except StoreError as error:
+            raise SystemUnavailable(error.reason, error.suggestion) from error
+        return {binding.key: binding for binding in found.bindings}
+
+    def changed(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        if self._url is not None and self._store is not None:
+            self._store.close()
+
+    def _open(self) -> Store:
+        with self._opening:
+            if self._store is None:
+                assert self._url is not None
+                self._store = Store(self._url)
+            return self._store

@@ -1,0 +1,271 @@
+"""Packets without a binding on one switch: held while the supporting system is asked, then sent on
+or refused.
+
+The switch shows the first packet of an lwB4 (of an address and port set, for packets from the
+Internet) and, up to a rate, those that follow it. Once the answer is no, it is told to drop them
+by itself for a while.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from ryu.lib import hub
+
+from openflow_rules import encode
+from openflow_rules.compiler import refusal
+from openflow_rules.tables import SEEN_SECONDS, Table
+from ryu_lw4o6.core import icmp
+from ryu_lw4o6.core.binding import BindingKey, BindingTable, Origin
+from ryu_lw4o6.core.failover import Outcome, Question
+from ryu_lw4o6.core.recent import Recent
+from ryu_lw4o6.core.settings import Instance
+from ryu_lw4o6.session import Session
+from ryu_lw4o6.validation import Answered
+
+LOG = logging.getLogger(__name__)
+
+HELD_PACKETS = 64
+"""The most packets held for one question."""
+HELD_BYTES = 64 << 20
+"""The most bytes held in all."""
+QUESTIONS_PER_LWB4 = 8
+APPLY_SECONDS = 5.0
+"""How long a switch may take for the flows of a binding that was accepted."""
+_LATENCIES = 1000
+_REMEMBERED = 100_000
+
+Ask = Callable[[Question, Instance, Answered], None]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A question and what waits for its answer; ``accepted_at`` is None until it is a yes."""
+
+    since: float
+    frames: list[bytes] = field(default_factory=list)
+    accepted_at: float | None = None
+
+
+class UnknownTraffic:
+    """``refused`` is told (question, outcome, first packet) so that it can answer by ICMP."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        table: BindingTable,
+        ask: Ask,
+        remember_no: int,
+        refused: Callable[[Question, bytes], None],
+    ) -> None:
+        self.instance = instance
+        self.outcomes: Counter[Outcome] = Counter()
+        """Answers to questions."""
+        self.packets: Counter[str] = Counter()
+        """Packets shown, sent on, and dropped by reason."""
+        self._table = table
+        self._ask = ask
+        self._remember_no = remember_no
+        self._refused = refused
+        self._session: Session | None = None
+        self._waiting: dict[Question, _Waiting] = {}
+        self._by_lwb4: Counter[IPv6Address] = Counter()
+        self._held_bytes = 0
+        self._no = Recent(SEEN_SECONDS, _REMEMBERED)
+        self._rewritten = Recent(SEEN_SECONDS, _REMEMBERED)
+        self._latencies: dict[Outcome, deque[float]] = {}
+        self._accepted: dict[Question, None] = {}
+        self._wake = hub.Event()
+
+    def connect(self, session: Session | None) -> None:
+        """The switch has a new session, or none. What waits, waits on: its question is answered
+        in any case, and its time runs."""
+        self._session = session
+        self._wake.set()
+
+    # --- a packet ---------------------------------------------------------------------------------
+
+    def packet_in(self, fields: bytes, frame: bytes, *, upstream: bool) -> None:
+        """The switch has shown a packet that has no binding. Must not wait."""
+        now = time.monotonic()
+        self.packets["shown"] += 1
+        question = _question(fields, frame, upstream=upstream)
+        if question is None:
+            self.packets["dropped_malformed"] += 1
+            return
+        waiting = self._waiting.get(question)
+        if waiting is not None:
+            self._hold(waiting, frame)
+        elif question in self._no:
+            self.packets["dropped_refused"] += 1
+        else:
+            self._put(question, frame, now)
+
+    def _put(self, question: Question, frame: bytes, now: float) -> None:
+        """A question nobody has asked yet."""
+        lwb4 = question.lwb4
+        if lwb4 is not None and self._by_lwb4[lwb4] >= QUESTIONS_PER_LWB4:
+            self.packets["dropped_overload"] += 1
+            return
+        waiting = self._waiting[question] = _Waiting(now)
+        if lwb4 is not None:
+            self._by_lwb4[lwb4] += 1
+        self._hold(waiting, frame)
+        known = self._known(question)
+        if known is None:
+            self._ask(question, self.instance, self.answered)
+        else:
+            self.answered(question, known)
+
+    def _known(self, question: Question) -> Outcome | None:
+        """The answer if there is no need to ask anybody."""
+        if not self.instance.serves(question.key.ipv4):
+            return Outcome.NOT_SERVED
+        binding = self._table.get(question.key)
+        if binding is None or not self.instance.carries(binding):
+            return None
+        if question.lwb4 in (None, binding.lwb4):
+            if question.br_address in (None, self.instance.br_address_of(binding)):
+                return Outcome.ACCEPTED if self._restore(question) else Outcome.UNAVAILABLE
+        elif binding.origin is Origin.STATIC:
+            return Outcome.OTHER_LWB4
+        return None
+
+    def _restore(self, question: Question) -> bool:
+        """The binding is there, so its flows are on their way, or somebody has taken them away:
+        then they are sent again. If that has just been done, it is of no use."""
+        session = self._session
+        if session is None or session.pending(question.key):
+            return True
+        if not self._rewritten.add(question, time.monotonic()):
+            return False
+        session.touch([question.key])
+        return True
+
+    def _hold(self, waiting: _Waiting, frame: bytes) -> None:
+        if len(waiting.frames) >= HELD_PACKETS or self._held_bytes + len(frame) > HELD_BYTES:
+            self.packets["dropped_overload"] += 1
+            return
+        waiting.frames.append(frame)
+        self._held_bytes += len(frame)
+
+    def _let_go(self, question: Question) -> list[bytes]:
+        """The question is settled: its packets, which are held no longer."""
+        frames = self._waiting.pop(question).frames
+        self._held_bytes -= sum(map(len, frames))
+        if question.lwb4 is not None:
+            self._by_lwb4[question.lwb4] -= 1
+            if not self._by_lwb4[question.lwb4]:
+                del self._by_lwb4[question.lwb4]
+        return frames
+
+    # --- its answer -------------------------------------------------------------------------------
+
+    def answered(self, question: Question, outcome: Outcome) -> None:
+        """What came of a question. Must not wait."""
+        waiting = self._waiting.get(question)
+        if waiting is None or waiting.accepted_at is not None:
+            return
+        now = time.monotonic()
+        self.outcomes[outcome] += 1
+        self._latencies.setdefault(outcome, deque(maxlen=_LATENCIES)).append(now - waiting.since)
+        if outcome is Outcome.ACCEPTED:
+            waiting.accepted_at = now
+            self._accepted[question] = None
+            self._wake.set()
+            return
+        frames = self._let_go(question)
+        self.packets["dropped_refused"] += len(frames)
+        self._no.add(question, now)
+        final = outcome not in (Outcome.UNAVAILABLE, Outcome.OVERLOADED)
+        if self._session is not None:
+            seconds = self._remember_no if final else SEEN_SECONDS
+            flow = refusal(*question.key, question.lwb4, seconds)
+            self._session.send(encode.add_flow(flow))
+        if frames:
+            self._refused(question, frames[0])
+
+    def run(self) -> None:
+        """Send on what was accepted as soon as the switch has the flows for it. For ever."""
+        while True:
+            self._wake.wait(APPLY_SECONDS if self._accepted else None)
+            self._wake.clear()
+            while self._accepted:
+                self._send_on(time.monotonic())
+                if self._accepted:
+                    if self._session is None:
+                        hub.sleep(0.1)
+                    else:
+                        self._session.wait_progress(0.1)
+
+    def _send_on(self, now: float) -> None:
+        session = self._session
+        for question in list(self._accepted):
+            accepted_at = self._waiting[question].accepted_at or now
+            if session is not None and session.ports is not None:
+                if session.failure(question.key):
+                    self._drop(question, "dropped_switch")
+                    continue
+                if not session.pending(question.key):
+                    self._reinject(session, question)
+                    continue
+            if now - accepted_at > APPLY_SECONDS:
+                self._drop(question, "dropped_switch")
+
+    def _drop(self, question: Question, reason: str) -> None:
+        del self._accepted[question]
+        self.packets[reason] += len(self._let_go(question))
+
+    def _reinject(self, session: Session, question: Question) -> None:
+        assert session.ports is not None
+        del self._accepted[question]
+        frames = self._let_go(question)
+        tunnel = None
+        port, table = session.ports.ipv4, Table.DOWNSTREAM_PORT_SET
+        if question.lwb4 is not None and question.br_address is not None:
+            tunnel = (question.lwb4, question.br_address)
+            port, table = session.ports.softwire, Table.UPSTREAM_PORT_SET
+        for frame in frames:
+            session.send(encode.reinject(frame, port, table, tunnel))
+        self.packets["sent_on"] += len(frames)
+
+    def status(self) -> dict[str, Any]:
+        """Counts and latencies, ready for JSON."""
+        return {
+            "outcomes": {
+                str(outcome): {"count": self.outcomes[outcome]} | self._percentiles(outcome)
+                for outcome in Outcome
+            },
+            "packets": dict(self.packets),
+            "waiting": len(self._waiting),
+        }
+
+    def _percentiles(self, outcome: Outcome) -> dict[str, float | None]:
+        """Milliseconds from the first packet to the answer, of the last thousand."""
+        last = sorted(self._latencies.get(outcome, ()))
+        if not last:
+            return {"p50_ms": None, "p99_ms": None}
+        return {
+            f"p{percent}_ms": round(last[min(len(last) - 1, len(last) * percent // 100)] * 1e3, 3)
+            for percent in (50, 99)
+        }
+
+
+def _question(fields: bytes, frame: bytes, *, upstream: bool) -> Question | None:
+    """What a packet without a binding asks."""
+    packet = icmp.ipv4_packet(frame)
+    if packet is None:
+        return None
+    known = encode.pipeline_fields(fields)
+    if not upstream:
+        return Question(BindingKey(IPv4Address(packet[16:20]), known.psid))
+    if known.tunnel_source is None or known.tunnel_destination is None:
+        return None
+    key = BindingKey(IPv4Address(packet[12:16]), known.psid)
+    return Question(key, known.tunnel_source, known.tunnel_destination)

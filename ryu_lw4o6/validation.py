@@ -1,0 +1,253 @@
+"""Asks the supporting system, for everybody at once.
+
+Questions about the same address and port set are one question to the supporting system, and what
+is asked while it is busy goes there in one batch. It may be slow, hang or be gone: every question
+is answered within the deadline, and the next one tries again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any, NamedTuple
+
+import eventlet.event
+import eventlet.semaphore
+import eventlet.timeout
+import eventlet.tpool
+from ryu.lib import hub
+
+from ryu_lw4o6.core.binding import Binding, BindingKey, BindingTable, Origin
+from ryu_lw4o6.core.failover import Outcome, Question, decide
+from ryu_lw4o6.core.settings import Instance
+from ryu_lw4o6.core.settings import SupportingSystem as Settings
+from ryu_lw4o6.core.times import rfc3339
+from ryu_lw4o6.fatal import fatal
+from ryu_lw4o6.supporting import SupportingSystem, SystemUnavailable
+
+LOG = logging.getLogger(__name__)
+
+BATCH = 500
+AT_ONCE = 4
+"""Batches under way; one that hangs keeps its place, and its thread, until it comes back."""
+MOST_QUESTIONS = 50_000
+WATCH_SECONDS = 1.0
+
+Answered = Callable[[Question, Outcome], None]
+"""Is told what came of a question. Must not wait."""
+
+
+class _Asker(NamedTuple):
+    question: Question
+    instance: Instance
+    answered: Answered
+
+
+class Validator:
+    """``adopt`` puts bindings into the table, the store and the switches, and raises
+    CannotAdopt; ``withdraw`` takes them out again."""
+
+    def __init__(
+        self,
+        system: SupportingSystem,
+        settings: Settings,
+        table: BindingTable,
+        adopt: Callable[[Collection[Binding]], None],
+        withdraw: Callable[[Collection[BindingKey]], None],
+    ) -> None:
+        self._system = system
+        self._settings = settings
+        self._table = table
+        self._adopt = adopt
+        self._withdraw = withdraw
+        self._own_store = settings.source is None
+        self._asked: dict[BindingKey, list[_Asker]] = {}
+        self._queue: dict[BindingKey, float] = {}  # when each was asked, oldest first
+        self._to_recheck: dict[BindingKey, None] = {}
+        self._slots = eventlet.semaphore.Semaphore(AT_ONCE)
+        self._wake = hub.Event()
+        self._down_since: float | None = None
+        self._last_error: str | None = None
+        self._answers = 0
+
+    def ask(self, question: Question, instance: Instance, answered: Answered) -> None:
+        """Have ``answered`` called with what comes of a question on ``instance``."""
+        asker = _Asker(question, instance, answered)
+        others = self._asked.get(question.key)
+        if others is not None:
+            others.append(asker)
+        elif len(self._asked) >= MOST_QUESTIONS:
+            answered(question, Outcome.OVERLOADED)
+        else:
+            self._asked[question.key] = [asker]
+            self._queue[question.key] = time.monotonic()
+            self._wake.set()
+
+    def recheck(self, keys: Iterable[BindingKey]) -> None:
+        """Ask again about bindings that were made of an answer, and follow the new one."""
+        self._to_recheck.update(dict.fromkeys(keys))
+        self._wake.set()
+
+    def run(self) -> None:
+        """Work for ever."""
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            while self._queue or self._to_recheck:
+                if not self._slots.acquire(timeout=self._patience()):
+                    self._give_up()
+                elif self._queue:
+                    self._start(self._find, _take(self._queue))
+                else:
+                    self._start(self._check_again, _take(self._to_recheck))
+
+    def watch(self) -> None:
+        """Look every so often whether the supporting system has changed, for ever."""
+        while True:
+            hub.sleep(WATCH_SECONDS)
+            if eventlet.tpool.execute(self._system.changed):
+                self.recheck(self._validated())
+
+    def status(self) -> dict[str, Any]:
+        """The supporting system's state, ready for JSON."""
+        state = "unknown" if self._answers == 0 else "available"
+        return {
+            "state": state if self._down_since is None else "unavailable",
+            "since": None if self._down_since is None else rfc3339(self._down_since),
+            "last_error": self._last_error,
+            "waiting": len(self._asked),
+        }
+
+    def _patience(self) -> float:
+        """Seconds until somebody has waited for long enough."""
+        if not self._queue:
+            return self._settings.deadline
+        waited = time.monotonic() - next(iter(self._queue.values()))
+        return max(0.0, self._settings.deadline - waited)
+
+    def _give_up(self) -> None:
+        """Every thread hangs: answer those who have waited for the deadline."""
+        self._to_recheck.clear()
+        late = time.monotonic() - self._settings.deadline
+        for key in [key for key, since in self._queue.items() if since <= late]:
+            del self._queue[key]
+            _answer(self._asked.pop(key), Outcome.UNAVAILABLE)
+
+    def _start(self, work: Callable[..., None], keys: Sequence[BindingKey]) -> None:
+        hub.spawn(fatal(work), keys)
+
+    def _find(self, keys: Sequence[BindingKey]) -> None:
+        found = self._call(keys)
+        # Who asks from here on asks anew: the answer is about to be acted upon.
+        asked = {key: self._asked.pop(key) for key in keys}
+        if found is None:
+            for askers in asked.values():
+                _answer(askers, Outcome.UNAVAILABLE)
+            return
+        now = time.time()
+        outcomes = {
+            key: [decide(a.question, found.get(key), a.instance, now) for a in askers]
+            for key, askers in asked.items()
+        }
+        adopted = [found[key] for key in keys if Outcome.ACCEPTED in outcomes[key]]
+        kept = self._try_to_adopt(adopted, now)
+        for key, askers in asked.items():
+            for asker, outcome in zip(askers, outcomes[key], strict=True):
+                if outcome is Outcome.ACCEPTED and not kept:
+                    outcome = Outcome.UNAVAILABLE
+                asker.answered(asker.question, outcome)
+
+    def _check_again(self, keys: Sequence[BindingKey]) -> None:
+        found = self._call(keys)
+        if found is None:
+            return  # they stay until they expire
+        now = time.time()
+        good = {
+            key: binding
+            for key, binding in found.items()
+            if binding.expires_at is None or binding.expires_at > now
+        }
+        self._try_to_adopt([b for key, b in good.items() if key in self._table], now)
+        gone = [key for key in keys if key not in good and self._is_validated(key)]
+        if gone:
+            self._withdraw(gone)
+
+    def _try_to_adopt(self, bindings: Sequence[Binding], now: float) -> bool:
+        try:
+            self._adopt([self._as_ours(binding, now) for binding in bindings])
+        except CannotAdopt as error:
+            LOG.error("bindings that the supporting system knows cannot be kept: %s", error)
+            return False
+        return True
+
+    def _as_ours(self, binding: Binding, now: float) -> Binding:
+        """A binding of the supporting system as the controller keeps it: one that names no end is
+        asked about again after a while."""
+        if self._own_store:
+            return binding
+        expires_at = binding.expires_at
+        if expires_at is None:
+            expires_at = now + self._settings.recheck
+        return replace(binding, origin=Origin.VALIDATED, expires_at=expires_at)
+
+    def _is_validated(self, key: BindingKey) -> bool:
+        binding = self._table.get(key)
+        return binding is not None and binding.origin is Origin.VALIDATED
+
+    def _validated(self) -> list[BindingKey]:
+        return [b.key for b in self._table if b.origin is Origin.VALIDATED]
+
+    def _call(self, keys: Sequence[BindingKey]) -> dict[BindingKey, Binding] | None:
+        """The supporting system's answer, None if there is none within the deadline.
+
+        Gives the slot that the caller holds back when the call ends, however late that is.
+        """
+        done = eventlet.event.Event()
+
+        def work() -> None:
+            try:
+                done.send(eventlet.tpool.execute(self._system.find, keys))
+            except SystemUnavailable as error:
+                done.send(error)
+            finally:
+                self._slots.release()
+
+        hub.spawn(fatal(work))
+        deadline = self._settings.deadline
+        result: Any = SystemUnavailable(
+            f"no answer within {deadline:g} s", "See what keeps it, or raise deadline"
+        )
+        with eventlet.timeout.Timeout(deadline, False):
+            result = done.wait()
+        if isinstance(result, SystemUnavailable):
+            self._last_error = str(result)
+            if self._down_since is None:
+                self._down_since = time.time()
+                LOG.error("supporting system: %s", result)
+            return None
+        self._answers += 1
+        if self._down_since is not None:
+            LOG.info("supporting system: answers again")
+            self._down_since = None
+        found: dict[BindingKey, Binding] = result
+        return found
+
+
+class CannotAdopt(Exception):
+    """The store did not take the bindings; nothing was changed."""
+
+
+def _answer(askers: Iterable[_Asker], outcome: Outcome) -> None:
+    for asker in askers:
+        asker.answered(asker.question, outcome)
+
+
+def _take(queue: dict[BindingKey, Any]) -> list[BindingKey]:
+    """Remove and return the first batch of a queue."""
+    keys = list(islice(queue, BATCH))
+    for key in keys:
+        del queue[key]
+    return keys
