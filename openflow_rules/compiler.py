@@ -40,7 +40,6 @@ from openflow_rules.tables import (
     cookie,
 )
 from ryu_lw4o6.core.binding import Binding, Prefix
-from ryu_lw4o6.core.portset import PortParams
 from ryu_lw4o6.core.settings import Failover, Instance, br_tag
 
 ETH_IPV4 = 0x0800
@@ -276,7 +275,8 @@ class _Direction:
     address: str
     tcp: str
     udp: str
-    icmp_port_bit: int
+    icmp_ports: tuple[tuple[int, int, int], ...]
+    """Of ICMP packets: eth_src value and mask, and the bit where their port then begins."""
     not_served: Drop
     excluded: Drop
     protocol: Drop
@@ -290,7 +290,7 @@ _UPSTREAM = _Direction(
     "ipv4_src",
     "tcp_src",
     "udp_src",
-    Mark.SOURCE_PORT_BIT,
+    ((0, 0, Mark.SOURCE_PORT_BIT),),
     Drop.UPSTREAM_NOT_SERVED,
     Drop.UPSTREAM_EXCLUDED_PORT,
     Drop.UPSTREAM_PROTOCOL,
@@ -303,7 +303,11 @@ _DOWNSTREAM = _Direction(
     "ipv4_dst",
     "tcp_dst",
     "udp_dst",
-    Mark.DESTINATION_PORT_BIT,
+    (
+        # An echo has one identifier.
+        (Mark.ECHO, Mark.ECHO, Mark.SOURCE_PORT_BIT),
+        (0, Mark.ECHO, Mark.DESTINATION_PORT_BIT),
+    ),
     Drop.DOWNSTREAM_NOT_SERVED,
     Drop.DOWNSTREAM_EXCLUDED_PORT,
     Drop.DOWNSTREAM_PROTOCOL,
@@ -346,7 +350,7 @@ def _full(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
         way.icmp,
         way.table,
         Priority.EXCEPTION,
-        *_ip(address, icmp, Match("eth_src", Mark.NO_PORTS, Mark.NO_PORTS_MASK)),
+        *_ip(address, icmp, _eth_src(Mark.NO_PORTS, Mark.NO_PORTS)),
     )
     yield _flow(
         way.table,
@@ -367,25 +371,27 @@ def _shared(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
         way.icmp,
         way.table,
         Priority.EXCEPTION,
-        *_ip(address, icmp, Match("eth_src", Mark.NO_PORTS, Mark.NO_PORTS_MASK)),
+        *_ip(address, icmp, _eth_src(Mark.NO_PORTS, Mark.NO_PORTS)),
     )
-    sources = (
-        (Match("ip_proto", TCP), way.tcp, 0, 16),
-        (Match("ip_proto", UDP), way.udp, 0, 16),
-        (icmp, "eth_src", way.icmp_port_bit, 48),
-    )
-    for protocol, field, bit, width in sources:
+    # Excluded ports are those whose A field is zero. As a prefix of the port that costs few
+    # datapath flows: Open vSwitch looks only at as many leading bits as it takes to tell.
+    a_field = 0xFFFF << (16 - params.psid_offset) & 0xFFFF
+    ports: list[tuple[tuple[Match, ...], str, int, Match]] = [
+        ((Match("ip_proto", TCP),), way.tcp, 0, Match(way.tcp, 0, a_field)),
+        ((Match("ip_proto", UDP),), way.udp, 0, Match(way.udp, 0, a_field)),
+    ]
+    for value, mask, bit in way.icmp_ports:
+        kind = (icmp, _eth_src(value, mask)) if mask else (icmp,)
+        ports.append((kind, "eth_src", bit, _eth_src(value, mask | a_field << bit)))
+    for match, field, bit, excluded in ports:
         if params.excluded_ports:
             yield _drop(
-                way.excluded,
-                way.table,
-                Priority.EXCLUDED,
-                *_ip(address, protocol, _excluded(params, field, bit, width)),
+                way.excluded, way.table, Priority.EXCLUDED, *_ip(address, match[0], excluded)
             )
         yield _flow(
             way.table,
             Priority.NORMAL,
-            _ip(address, protocol),
+            _ip(address, *match),
             Move(field, bit + params.psid_shift, Register.PSID, 0, params.psid_length),
             goto=way.next,
             note=f"{prefix.network}: PSID out of {field}",
@@ -393,13 +399,8 @@ def _shared(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
     yield _drop(way.protocol, way.table, Priority.PROTOCOL, *_ip(address))
 
 
-def _excluded(params: PortParams, field: str, bit: int, width: int) -> Match:
-    """The A field is zero. As a prefix of the port it costs few datapath flows: Open vSwitch
-    looks only at as many leading bits as it takes to tell that a port is not excluded."""
-    mask = (0xFFFF << (16 - params.psid_offset) & 0xFFFF) << bit
-    if width == 16:
-        return Match(field, 0, mask)
-    return Match(field, "00:00:00:00:00:00", mask.to_bytes(6, "big").hex(":"))
+def _eth_src(value: int, mask: int) -> Match:
+    return Match("eth_src", value.to_bytes(6, "big").hex(":"), mask.to_bytes(6, "big").hex(":"))
 
 
 def _upstream_binding(instance: Instance) -> Iterator[Flow]:
@@ -473,7 +474,7 @@ def _downstream_binding(instance: Instance) -> Iterator[Flow]:
 def _downstream_output(instance: Instance, ports: Ports) -> Iterator[Flow]:
     table = Table.DOWNSTREAM_OUTPUT
     yield from _ttl_expired(Drop.DOWNSTREAM_TTL_EXPIRED, table)
-    too_big = Match("eth_src", Mark.TOO_BIG, Mark.TOO_BIG)
+    too_big = _eth_src(Mark.TOO_BIG, Mark.TOO_BIG)
     drop = _drop(Drop.DOWNSTREAM_TOO_BIG, table, Priority.NORMAL, *_ip(too_big))
     yield _shown(drop, Punt.TOO_BIG) if instance.icmp.too_big else drop
     yield _counted(

@@ -186,14 +186,25 @@ def _lines(instance: Instance, ports: Ports, next_hop_mac: str | None) -> Iterat
     yield ""
     yield "## Marks in the Ethernet header of softwire frames"
     yield ""
-    yield "| field | value | meaning |"
-    yield "|---|---|---|"
-    ports_meaning = "written by the shim: destination- and source-side port of an ICMP packet"
-    yield f"| eth_src | `{Mark.PORTS[:5]}:dd:dd:ss:ss` | {ports_meaning} |"
-    yield "| eth_src | `02:4c:...` | written by the shim: ICMP that names no port |"
-    yield "| eth_src | `06:...` | written by the shim: larger than a softwire carries whole |"
-    yield "| eth_dst | `02:4b:tt:tt:tt:tt` | written by the rules: the br-address, by its CRC-32 |"
+    yield "| bits | what the shim writes there for rules and controller |"
+    yield "|---|---|"
+    for bits, text in MARKS.items():
+        yield f"| {bits} | {text} |"
 
+
+MARKS = {
+    "eth_src 0-15": "ICMP: port on the source's side; the identifier of an echo",
+    "eth_src 16-31": "ICMP errors: port on the destination's side; others: low bits of the outer "
+    "flow label",
+    "eth_src 32-35": "high bits of the outer flow label",
+    "eth_src 36-37, 41, 43-47": "outer hop limit",
+    f"eth_src {Mark.ECHO.bit_length() - 1}": "an ICMP echo",
+    f"eth_src {Mark.NO_PORTS.bit_length() - 1}": "ICMP that names no port",
+    f"eth_src {Mark.TOO_BIG.bit_length() - 1}": "larger than a softwire carries whole",
+    "eth_dst 0-7": "outer traffic class",
+    "eth_dst 8": "there was an encapsulation limit (RFC 2473 section 4.1.1)",
+    "eth_dst, from the rules": "`02:4b:tt:tt:tt:tt`: the br-address, by its CRC-32",
+}
 
 COUNT_MEANING: dict[Count, str] = {
     Count.FROM_SOFTWIRE: "IPv4 packets out of softwires",

@@ -270,17 +270,17 @@ class Priority:
 class Mark:
     """What shim and rules tell each other in the Ethernet header of softwire frames.
 
-    The shim writes ``PORTS`` into eth_src of every packet, with destination-side and source-side
-    port in the case of ICMP; ``NO_PORTS`` when an ICMP packet names no port. ``TOO_BIG`` is set in
-    addition when a packet is larger than the softwire MTU: Open vSwitch's own check_pkt_larger
-    would count each packet in the flows of both outcomes. The rules write ``BR`` + br_tag into
-    eth_dst of what they send into the softwire.
+    The shim writes eth_src of every packet, bit by bit as softwire.bpf.c says: source-side port
+    and, of an ICMP error, destination-side port; ``ECHO``, or ``NO_PORTS`` when an ICMP packet
+    names no port; ``TOO_BIG`` when a packet is larger than the softwire MTU (Open vSwitch's own
+    check_pkt_larger would count each packet in the flows of both outcomes). The rest of eth_src,
+    and eth_dst, tell the controller of the outer header. The rules write ``BR_PREFIX`` + br_tag
+    into eth_dst of what they send into the softwire.
     """
 
-    PORTS = "02:4b:00:00:00:00"
-    NO_PORTS = "00:4c:00:00:00:00"
-    NO_PORTS_MASK = "00:ff:00:00:00:00"
-    TOO_BIG = "04:00:00:00:00:00"
+    ECHO = 1 << 38
+    NO_PORTS = 1 << 39
+    TOO_BIG = 1 << 42
     SOURCE_PORT_BIT = 0
     DESTINATION_PORT_BIT = 16
     BR_PREFIX = 0x024B << 32

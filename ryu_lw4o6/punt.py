@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv6Address
 
 from openflow_rules.encode import pipeline_fields
+from openflow_rules.outer import softwire_packet
 from openflow_rules.tables import CookieClass, Drop, cookie
 from ryu_lw4o6.core import ethernet, icmp
 from ryu_lw4o6.core.failover import Question
@@ -32,12 +33,11 @@ def icmp_answer(instance: Instance, flow_cookie: int, frame: bytes) -> bytes | N
 
 def unknown_lwb4(fields: bytes, frame: bytes) -> tuple[IPv6Address, bytes] | None:
     """The lwB4 of a softwire packet without a binding, and the ICMPv6 error for it."""
-    packet = icmp.ipv4_packet(frame)
     outer = pipeline_fields(fields)
-    if packet is None or outer.tunnel_source is None or outer.tunnel_destination is None:
+    lwb4, br_address = outer.tunnel_source, outer.tunnel_destination
+    if lwb4 is None or br_address is None or icmp.ipv4_packet(frame) is None:
         return None
-    lwb4 = outer.tunnel_source
-    return lwb4, icmp.softwire_refused(lwb4, outer.tunnel_destination, packet)
+    return lwb4, icmp.softwire_refused(softwire_packet(frame, lwb4, br_address))
 
 
 def refused(instance: Instance, question: Question, frame: bytes) -> bytes | None:
@@ -47,10 +47,9 @@ def refused(instance: Instance, question: Question, frame: bytes) -> bytes | Non
         if not instance.icmp.unknown_ipv4:
             return None
         return icmp_answer(instance, UNKNOWN_IPV4, frame)
-    packet = icmp.ipv4_packet(frame)
-    if packet is None or question.br_address is None or not instance.failover.answers:
+    if question.br_address is None or not instance.failover.answers:
         return None
-    return icmp.softwire_refused(question.lwb4, question.br_address, packet)
+    return icmp.softwire_refused(softwire_packet(frame, question.lwb4, question.br_address))
 
 
 def is_ipv6(packet: bytes) -> bool:

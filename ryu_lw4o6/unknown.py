@@ -102,7 +102,7 @@ class UnknownTraffic:
         waiting = self._waiting.get(question)
         if waiting is not None:
             self._hold(waiting, frame)
-        elif question in self._no:
+        elif self._no.has(question, now):
             self.packets["dropped_refused"] += 1
         else:
             self._put(question, frame, now)

@@ -36,14 +36,13 @@ def icmpv6(
     return header + source.packed + destination.packed + message
 
 
-def softwire_refused(lwb4: IPv6Address, br_address: IPv6Address, inner: bytes) -> bytes:
+def softwire_refused(packet: bytes) -> bytes:
     """ICMPv6 destination unreachable, source address failed ingress/egress policy (type 1 code 5,
-    RFC 7596 section 6.2, RFC 4443 section 3.1), about the softwire packet that held ``inner``."""
-    traffic_class = inner[1]
-    header = struct.pack("!IHBB", 6 << 28 | traffic_class << 20, len(inner), 4, HOP_LIMIT)
-    quoted = header + lwb4.packed + br_address.packed + inner
+    RFC 7596 section 6.2, RFC 4443 section 3.1), about a softwire packet, from the address it was
+    sent to."""
+    lwb4, br_address = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
     room = _IPV6_MIN_MTU - 40 - 8
-    return icmpv6(br_address, lwb4, 1, 5, bytes(4) + quoted[:room])
+    return icmpv6(br_address, lwb4, 1, 5, bytes(4) + packet[:room])
 
 
 def ipv4_packet(frame: bytes) -> bytes | None:

@@ -13,9 +13,10 @@ class Recent:
         self._limit = limit
         self._since: dict[Hashable, float] = {}  # oldest first
 
-    def __contains__(self, key: Hashable) -> bool:
-        """Whether ``key`` was remembered when ``add`` was called last."""
-        return key in self._since
+    def has(self, key: Hashable, now: float) -> bool:
+        """Whether ``key`` is still remembered."""
+        since = self._since.get(key)
+        return since is not None and since > now - self._seconds
 
     def add(self, key: Hashable, now: float) -> bool:
         """Remember ``key`` from ``now`` on; False if it is still remembered from before."""

@@ -10,16 +10,26 @@
  * Nothing per subscriber is kept here. The inner Ethernet header, which never reaches the wire,
  * carries what OpenFlow cannot see or Open vSwitch cannot set:
  *
- *   eth_src  02:4b:DD:DD:SS:SS   towards the rules. ICMP only: the port on the destination's side
- *                                and the port on the source's side (the identifier of an echo; of
- *                                an error, the ports of the packet it quotes). 02:4b:0:0:0:0 for
- *                                other protocols, 02:4c:0:0:0:0 for ICMP that names no port. 06 in
- *                                the place of 02: more than a softwire carries whole.
+ *   eth_src  towards the rules, and the controller, as a number of 48 bits:
+ *              0-15   ICMP only: the port on the source's side (the identifier of an echo; of an
+ *                     error, the port of the packet it quotes)
+ *              16-31  ICMP errors: the port on the destination's side. Others: bits 0-15 of the
+ *                     outer flow label
+ *              32-35  bits 16-19 of the outer flow label
+ *              36-37, 41, 43-47
+ *                     the outer hop limit, from its bit 0 upwards
+ *              38     an ICMP echo
+ *              39     ICMP that names no port
+ *              42     more than a softwire carries whole
+ *   eth_dst  02:4b:00:00:0L:CC   towards the controller: L is 1 if there was an encapsulation limit,
+ *                                CC the outer traffic class. The datapath's flows tell eth_dst
+ *                                apart, and the traffic class anyway, but not the rest of the
+ *                                outer header: that has to go where no rule looks.
  *   eth_dst  02:4b:TT:TT:TT:TT   from the rules: CRC-32 of the br-address, which becomes the outer
  *                                source address.
  *
- * On the IPv4 side the same eth_src mark is written into frames that come in, and taken out of
- * frames that go out.
+ * On the IPv4 side eth_src is written in the same way, without the outer header, and the NIC's own
+ * address put there on the way out.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -34,6 +44,7 @@
 #define INNER (ETH_HLEN + 40)	/* where the IPv4 packet starts on the wire */
 #define ADDED 18		/* GRE and inner Ethernet header */
 #define GRE_ETHERNET bpf_htonl(0x00006558)
+#define ENCAPSULATION_LIMIT 4	/* RFC 2473 section 4.1.1 */
 #define OPTIONS 8		/* the only length of destination options accepted */
 #define EXTENSIONS 6		/* extension headers looked behind */
 #define ICMP_ECHOREPLY 0	/* RFC 792; <linux/icmp.h> needs headers of the host */
@@ -41,8 +52,9 @@
 #define ICMP_ECHO 8
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETERPROB 12
-#define NO_PORTS (1ULL << 32)	/* turns the mark 02:4b into 02:4c below */
-#define TOO_BIG (1ULL << 33)	/* turns the mark 02:... into 06:... */
+#define ECHO (1ULL << 38)	/* bits of eth_src, see above */
+#define NO_PORTS (1ULL << 39)
+#define TOO_BIG (1ULL << 42)
 
 /* The order is that of COUNTERS in shim.py. */
 enum counter {
@@ -144,8 +156,8 @@ static __always_inline int later_fragment(const __u8 *ip)
 }
 
 /*
- * The ports that an ICMPv4 packet at `ip` speaks for, destination's side << 16 | source's side
- * (RFC 7596 section 8.1, RFC 5508 REQ-3), or NO_PORTS.
+ * The ports that an ICMPv4 packet at `ip` speaks for (RFC 7596 section 8.1, RFC 5508 REQ-3): ECHO |
+ * identifier, or those that an error quotes, destination's side << 16 | source's side, or NO_PORTS.
  */
 static __always_inline __u64 icmp_ports(const __u8 *ip, const void *end)
 {
@@ -163,8 +175,7 @@ static __always_inline __u64 icmp_ports(const __u8 *ip, const void *end)
 	switch (icmp[0]) {
 	case ICMP_ECHO:
 	case ICMP_ECHOREPLY:
-		id = read16(icmp + 4);
-		return id << 16 | id;
+		return ECHO | read16(icmp + 4);
 	case ICMP_DEST_UNREACH:
 	case ICMP_TIME_EXCEEDED:
 	case ICMP_PARAMETERPROB:
@@ -198,16 +209,25 @@ static __always_inline __u64 icmp_ports(const __u8 *ip, const void *end)
 	return NO_PORTS;
 }
 
-/* The mark of the IPv4 packet at `ip`, whose header is there. */
-static __always_inline void write_mark(__u8 *mac, const __u8 *ip, const void *end)
+/*
+ * The eth_src of the IPv4 packet at `ip`, whose header is there; `label` and `hops` are the outer
+ * flow label and hop limit.
+ */
+static __always_inline void write_mark(__u8 *mac, const __u8 *ip, const void *end, __u32 label,
+				       __u32 hops)
 {
 	const struct settings *own = get_settings();
-	__u64 mark = ip[9] == IPPROTO_ICMP ? icmp_ports(ip, end) : 0;
+	__u64 mark = 0, high = hops << 4 | label >> 16;
 
+	if (ip[9] == IPPROTO_ICMP)
+		mark = icmp_ports(ip, end);
+	if (ip[9] != IPPROTO_ICMP || mark & (ECHO | NO_PORTS))
+		mark |= (__u64)(label & 0xffff) << 16;
+	mark |= (high & 0x3f) << 32 | (high & 0x40) << (41 - 6) | high >> 7 << 43;
 	if (own && read16(ip + 2) > own->softwire_mtu)
 		mark |= TOO_BIG;
-	mac[0] = mark & TOO_BIG ? 0x06 : 0x02;
-	mac[1] = mark & NO_PORTS ? 0x4c : 0x4b;
+	mac[0] = mark >> 40;
+	mac[1] = mark >> 32;
 	mac[2] = mark >> 24;
 	mac[3] = mark >> 16;
 	mac[4] = mark >> 8;
@@ -321,8 +341,8 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;
 	struct ipv6hdr *ip6 = data + ETH_HLEN;
-	__u32 payload, total, header;
-	__u8 *ip, *gre;
+	__u32 payload, total, header, first;
+	__u8 *ip, *gre, limited = 0;
 
 	if (data + INNER > end)
 		return XDP_PASS;
@@ -355,6 +375,7 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 		}
 		if (!options_acceptable(options))
 			return refuse(REFUSED_OPTIONS);
+		limited = options[2] == ENCAPSULATION_LIMIT;
 		payload -= OPTIONS;
 		ip6->payload_len = bpf_htons(payload);
 		ip6->nexthdr = IPPROTO_IPIP;
@@ -388,9 +409,11 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	ip6->payload_len = bpf_htons(payload + ADDED);
 	gre = data + INNER;
 	*(__u32 *)gre = GRE_ETHERNET;
+	first = bpf_ntohl(*(__u32 *)ip6);	/* version, traffic class, flow label */
 	*(__u32 *)(gre + 4) = bpf_htonl(0x024b0000);
-	*(__u16 *)(gre + 8) = bpf_htons(0x0001);
-	write_mark(gre + 10, gre + ADDED, end);
+	gre[8] = limited;
+	gre[9] = first >> 20;
+	write_mark(gre + 10, gre + ADDED, end, first & 0xfffff, ip6->hop_limit);
 	*(__u16 *)(gre + 16) = bpf_htons(ETH_P_IP);
 	count(TRANSLATED_IN);
 	return XDP_PASS;
@@ -476,20 +499,19 @@ SEC("xdp") int ipv4_in(struct xdp_md *ctx)
 
 	if (data + ETH_HLEN + 20 > end || eth->h_proto != bpf_htons(ETH_P_IP))
 		return XDP_PASS;
-	write_mark(eth->h_source, data + ETH_HLEN, end);
+	write_mark(eth->h_source, data + ETH_HLEN, end, 0, 0);
 	count(MARKED_IN);
 	return XDP_PASS;
 }
 
-/* IPv4 NIC, egress: what came out of a softwire leaves with the NIC's own source address. */
+/* IPv4 NIC, egress: IPv4, which came out of a softwire, leaves with the NIC's own source address. */
 SEC("tc") int ipv4_out(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ethhdr *eth = data;
 	const struct settings *own;
 
-	if (data + ETH_HLEN > end || (eth->h_source[0] & ~0x04) != 0x02 ||
-	    (eth->h_source[1] != 0x4b && eth->h_source[1] != 0x4c))
+	if (data + ETH_HLEN > end || eth->h_proto != bpf_htons(ETH_P_IP))
 		return TC_ACT_OK;
 	own = get_settings();
 	if (!own)

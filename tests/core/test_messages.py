@@ -111,18 +111,21 @@ INNER = bytes(IP(src="192.0.2.1", dst="198.51.100.200", tos=0x28, ttl=64) / UDP(
 LWB4, ANYCAST = IPv6Address("2001:db8:b4::1"), IPv6Address("2001:db8:ffff::1")
 
 
+def softwire(inner: bytes) -> bytes:
+    """Traffic class 0x28, flow label 0x12345, hop limit 63."""
+    header = bytes.fromhex("62812345") + len(inner).to_bytes(2, "big") + b"\x04\x3f"
+    return header + LWB4.packed + ANYCAST.packed + inner
+
+
 def test_icmpv6_error_quotes_the_softwire_packet() -> None:
     """RFC 4443 section 3.1: type 1 code 5, 4 unused bytes, the packet from its IPv6 header on."""
-    packet = icmp.softwire_refused(LWB4, ANYCAST, INNER)
+    packet = icmp.softwire_refused(softwire(INNER))
     read = IPv6(packet)
     assert (read.src, read.dst, read.nh) == (str(ANYCAST), str(LWB4), 58)
     assert read.plen == len(packet) - 40
     assert (read[ICMPv6DestUnreach].type, read[ICMPv6DestUnreach].code) == (1, 5)
     assert packet[44:48] == bytes(4)
-    quoted = packet[48:]
-    assert quoted[:8] == bytes.fromhex("62800000") + len(INNER).to_bytes(2, "big") + b"\x04\x40"
-    assert quoted[8:40] == LWB4.packed + ANYCAST.packed
-    assert quoted[40:] == INNER
+    assert packet[48:] == softwire(INNER)
     given_sum = read[ICMPv6DestUnreach].cksum
     del read[ICMPv6DestUnreach].cksum
     assert IPv6(bytes(read))[ICMPv6DestUnreach].cksum == given_sum
@@ -130,7 +133,7 @@ def test_icmpv6_error_quotes_the_softwire_packet() -> None:
 
 def test_icmpv6_error_fits_the_minimum_mtu() -> None:
     big = INNER[:2] + (1500).to_bytes(2, "big") + INNER[4:] + bytes(1472)
-    packet = icmp.softwire_refused(LWB4, ANYCAST, big)
+    packet = icmp.softwire_refused(softwire(big))
     assert len(packet) == 1280
     # the quoted header keeps the length that the packet had
     assert packet[52:54] == len(big).to_bytes(2, "big")

@@ -95,9 +95,10 @@ def megaflow(trace: str) -> str:
 
 def up(protocol: str, lwb4: int, source: str, rest: str, br: object = ANYCAST) -> str:
     """A packet out of a softwire, as the shim hands it over."""
-    mac = "" if "dl_src" in rest else ",dl_src=02:4b:00:00:00:00"
+    # Hop limit 63, flow label 0x12345: where they go is softwire.bpf.c's and test_shim.py's story.
+    mac = "" if "dl_src" in rest else ",dl_src=3a:31:23:45:00:00"
     return (
-        f"in_port=3,{protocol},dl_dst=02:4b:00:00:00:01{mac},nw_ttl=64,"
+        f"in_port=3,{protocol},dl_dst=02:4b:00:00:00:00{mac},nw_ttl=64,"
         f"tun_ipv6_src=2001:db8:b4::{lwb4},tun_ipv6_dst={br},"
         f"nw_src={source},{rest}"
     )
@@ -105,7 +106,7 @@ def up(protocol: str, lwb4: int, source: str, rest: str, br: object = ANYCAST) -
 
 def down(protocol: str, destination: str, rest: str) -> str:
     """A packet from the Internet, as the shim hands it over."""
-    mac = "" if "dl_src" in rest else ",dl_src=02:4b:00:00:00:00"
+    mac = "" if "dl_src" in rest else ",dl_src=00:00:00:00:00:00"
     return (
         f"in_port=2,{protocol},dl_dst={NIC4_MAC}{mac},nw_ttl=64,"
         f"nw_src=198.51.100.200,nw_dst={destination},{rest}"
@@ -121,13 +122,13 @@ OUT4 = f"set(eth(dst={NEXT_HOP_MAC}))"
     [
         up("udp", 1, "192.0.2.1", f"{INTERNET},udp_src=1072,udp_dst=53"),  # first of PSID 3
         up("tcp", 1, "192.0.2.1", f"{INTERNET},tcp_src=64575,tcp_dst=80"),  # last of PSID 3
-        up("icmp", 1, "192.0.2.1", f"{INTERNET},icmp_type=8,dl_src=02:4b:04:3f:04:3f"),
+        up("icmp", 1, "192.0.2.1", f"{INTERNET},icmp_type=8,dl_src=3a:71:23:45:04:3f"),
         up("udp", 2, "192.0.2.1", f"{INTERNET},udp_src=1088,udp_dst=53"),  # first of PSID 4
         up("tcp", 3, "203.0.113.5", f"{INTERNET},tcp_src=7,tcp_dst=80"),  # full: any port
-        up("icmp", 3, "203.0.113.5", f"{INTERNET},icmp_type=8,dl_src=02:4b:00:01:00:01"),
+        up("icmp", 3, "203.0.113.5", f"{INTERNET},icmp_type=8,dl_src=3a:71:23:45:00:01"),
         up("ip,nw_proto=47", 3, "203.0.113.5", INTERNET),  # full: any protocol
         up("udp", 3, "203.0.113.5", f"{INTERNET},nw_frag=later"),  # full: fragments
-        up("icmp", 3, "203.0.113.5", f"{INTERNET},nw_frag=later,dl_src=02:4c:00:00:00:00"),
+        up("icmp", 3, "203.0.113.5", f"{INTERNET},nw_frag=later,dl_src=3a:b1:23:45:00:00"),
         up("tcp", 4, "198.18.0.7", f"{INTERNET},tcp_src=16384,tcp_dst=80", SECOND_BR),
         up("tcp", 4, "198.18.0.7", f"{INTERNET},tcp_src=32767,tcp_dst=80", SECOND_BR),
     ],
@@ -159,18 +160,18 @@ def test_upstream_packet_of_a_binding_goes_to_the_next_hop(bridge: Bridge, packe
         # PSID bits 3, but the A field is zero: port 0x0030 = 48, and 0x03f0 at the edge
         (up("udp", 1, "192.0.2.1", f"{INTERNET},udp_src=48"), Drop.UPSTREAM_EXCLUDED_PORT),
         (up("tcp", 1, "192.0.2.1", f"{INTERNET},tcp_src=1023"), Drop.UPSTREAM_EXCLUDED_PORT),
-        (up("icmp", 1, "192.0.2.1", f"{INTERNET},icmp_type=8,dl_src=02:4b:00:30:00:30"),
+        (up("icmp", 1, "192.0.2.1", f"{INTERNET},icmp_type=8,dl_src=3a:71:23:45:00:30"),
          Drop.UPSTREAM_EXCLUDED_PORT),
         (up("udp", 1, "10.0.0.1", f"{INTERNET},udp_src=1072"), Drop.UPSTREAM_NOT_SERVED),
         (up("ip,nw_proto=47", 1, "192.0.2.1", INTERNET), Drop.UPSTREAM_PROTOCOL),
         (up("udp", 1, "192.0.2.1", f"{INTERNET},nw_frag=later"), Drop.UPSTREAM_FRAGMENT),
-        (up("icmp", 1, "192.0.2.1", f"{INTERNET},icmp_type=5,dl_src=02:4c:00:00:00:00"),
+        (up("icmp", 1, "192.0.2.1", f"{INTERNET},icmp_type=5,dl_src=3a:b1:23:45:00:00"),
          Drop.UPSTREAM_ICMP),
-        (up("icmp", 3, "203.0.113.5", f"{INTERNET},icmp_type=5,dl_src=02:4c:00:00:00:00"),
+        (up("icmp", 3, "203.0.113.5", f"{INTERNET},icmp_type=5,dl_src=3a:b1:23:45:00:00"),
          Drop.UPSTREAM_ICMP),
         (up("udp", 1, "192.0.2.1", f"{INTERNET},udp_src=1072").replace("nw_ttl=64", "nw_ttl=1"),
          Drop.UPSTREAM_TTL_EXPIRED),
-        ("in_port=3,arp,dl_src=02:4b:00:00:00:00", Drop.SOFTWIRE_NOT_IPV4),
+        ("in_port=3,arp,dl_src=3a:31:23:45:00:00", Drop.SOFTWIRE_NOT_IPV4),
     ],
 )  # fmt: skip
 def test_upstream_packet_that_breaks_a_rule_is_dropped_by_name(
@@ -188,9 +189,9 @@ def test_upstream_packet_that_breaks_a_rule_is_dropped_by_name(
         (down("udp", "192.0.2.1", "udp_dst=1072"), 1, ANYCAST),
         (down("tcp", "192.0.2.1", "tcp_dst=64575"), 1, ANYCAST),
         (down("tcp", "192.0.2.1", "tcp_dst=1088"), 2, ANYCAST),
-        (down("icmp", "192.0.2.1", "icmp_type=0,dl_src=02:4b:04:30:04:30"), 1, ANYCAST),
+        (down("icmp", "192.0.2.1", "icmp_type=0,dl_src=00:40:00:00:04:30"), 1, ANYCAST),
         # an ICMP error that quotes a packet from the subscriber's port 0x0430 to port 80
-        (down("icmp", "192.0.2.1", "icmp_type=3,dl_src=02:4b:04:30:00:50"), 1, ANYCAST),
+        (down("icmp", "192.0.2.1", "icmp_type=3,dl_src=00:00:04:30:00:50"), 1, ANYCAST),
         (down("ip,nw_proto=47", "203.0.113.5", ""), 3, ANYCAST),
         (down("udp", "203.0.113.5", "nw_frag=later"), 3, ANYCAST),
         (down("tcp", "198.18.0.7", "tcp_dst=20000"), 4, SECOND_BR),
@@ -215,18 +216,18 @@ def test_downstream_packet_goes_to_the_lwb4_that_owns_the_port(
         (down("udp", "192.0.2.9", "udp_dst=1072"), Drop.DOWNSTREAM_NO_BINDING),
         (down("udp", "203.0.113.6", "udp_dst=1072"), Drop.DOWNSTREAM_NO_BINDING),
         (down("tcp", "192.0.2.1", "tcp_dst=48"), Drop.DOWNSTREAM_EXCLUDED_PORT),
-        (down("icmp", "192.0.2.1", "icmp_type=8,dl_src=02:4b:00:30:00:30"),
+        (down("icmp", "192.0.2.1", "icmp_type=8,dl_src=00:40:00:00:00:30"),
          Drop.DOWNSTREAM_EXCLUDED_PORT),
         (down("ip,nw_proto=50", "192.0.2.1", ""), Drop.DOWNSTREAM_PROTOCOL),
         (down("udp", "192.0.2.1", "nw_frag=later"), Drop.DOWNSTREAM_FRAGMENT),
-        (down("icmp", "192.0.2.1", "icmp_type=5,dl_src=02:4c:00:00:00:00"), Drop.DOWNSTREAM_ICMP),
-        (down("icmp", "192.0.2.1", "icmp_type=5,dl_src=06:4c:00:00:00:00"), Drop.DOWNSTREAM_ICMP),
-        (down("udp", "192.0.2.1", "udp_dst=1072,dl_src=06:4b:00:00:00:00"),
+        (down("icmp", "192.0.2.1", "icmp_type=5,dl_src=00:80:00:00:00:00"), Drop.DOWNSTREAM_ICMP),
+        (down("icmp", "192.0.2.1", "icmp_type=5,dl_src=04:80:00:00:00:00"), Drop.DOWNSTREAM_ICMP),
+        (down("udp", "192.0.2.1", "udp_dst=1072,dl_src=04:00:00:00:00:00"),
          Drop.DOWNSTREAM_TOO_BIG),
-        (down("icmp", "192.0.2.1", "icmp_type=8,dl_src=06:4b:04:30:04:30"),
+        (down("icmp", "192.0.2.1", "icmp_type=8,dl_src=04:40:00:00:04:30"),
          Drop.DOWNSTREAM_TOO_BIG),
         (up("udp", 1, "192.0.2.1",
-            "nw_dst=203.0.113.5,udp_src=1072,udp_dst=9,dl_src=06:4b:00:00:00:00"),
+            "nw_dst=203.0.113.5,udp_src=1072,udp_dst=9,dl_src=3e:31:23:45:00:00"),
          Drop.DOWNSTREAM_TOO_BIG),
         (down("udp", "198.51.100.1", "udp_dst=53"), Drop.TO_LWAFTR),
         (down("udp", "8.8.8.8", "udp_dst=53"), Drop.DOWNSTREAM_NOT_SERVED),
@@ -256,11 +257,36 @@ def test_hairpin_is_checked_at_both_ends(bridge: Bridge) -> None:
     assert "hairpinned" not in names(trace)
 
 
+def test_hairpin_of_an_echo_uses_its_one_identifier(bridge: Bridge) -> None:
+    """An echo of lwB4 1 (identifier 0x430) has that identifier at the other end as well, which is
+    not lwB4 2's; its reply to lwB4 1's would be."""
+    own = up("icmp", 1, "192.0.2.1", "nw_dst=192.0.2.1,icmp_type=8,dl_src=3a:71:23:45:04:30")
+    assert binding_of(bridge.trace(own)) == {"192.0.2.1/3"}
+    full = up("icmp", 1, "192.0.2.1", "nw_dst=203.0.113.5,icmp_type=8,dl_src=3a:71:23:45:04:30")
+    trace = bridge.trace(full)
+    assert binding_of(trace) == {"192.0.2.1/3", "203.0.113.5/0"}
+    assert "to_softwire" in names(trace)
+
+
+def test_datapath_flows_do_not_tell_flow_labels_apart(bridge: Bridge) -> None:
+    """Nor hop limits: an lwB4 could otherwise fill the datapath's flow table."""
+    for packet in (
+        up("udp", 1, "192.0.2.1", f"{INTERNET},udp_src=1072,dl_src={{}}:23:45:00:00"),
+        up("tcp", 1, "192.0.2.1", f"{INTERNET},tcp_src=1072,dl_src={{}}:23:45:00:00"),
+    ):
+        first = megaflow(bridge.trace(packet.format("3a:31")))
+        second = megaflow(bridge.trace(packet.format("fa:3f").replace(":23:45", ":fe:dc")))
+        assert first == second
+    echo = up("icmp", 1, "192.0.2.1", f"{INTERNET},icmp_type=8,dl_src={{}}:04:30")
+    first = megaflow(bridge.trace(echo.format("3a:71:23:45")))
+    assert first == megaflow(bridge.trace(echo.format("fa:7f:fe:dc")))
+
+
 def test_hairpin_of_an_icmp_error_uses_the_port_of_each_side(bridge: Bridge) -> None:
     """lwB4 1 complains about a packet from lwB4 2 (port 1088 = 0x440) to its port 1072 (0x430):
     its own side is the quoted destination, the other side the quoted source."""
     trace = bridge.trace(
-        up("icmp", 1, "192.0.2.1", "nw_dst=192.0.2.1,icmp_type=3,dl_src=02:4b:04:40:04:30")
+        up("icmp", 1, "192.0.2.1", "nw_dst=192.0.2.1,icmp_type=3,dl_src=3a:31:04:40:04:30")
     )
     assert binding_of(trace) == {"192.0.2.1/3", "192.0.2.1/4"}
     assert "to_softwire" in names(trace)
@@ -271,7 +297,7 @@ def test_policies(reprogram: Bridge) -> None:
     reprogram.program(hairpinning=False, icmp=policy, failover=Failover.NONE)
     hairpin = up("udp", 1, "192.0.2.1", "nw_dst=192.0.2.1,udp_src=1072,udp_dst=1088")
     assert "drop_hairpin_disabled" in names(reprogram.trace(hairpin))
-    echo = down("icmp", "192.0.2.1", "icmp_type=0,dl_src=02:4b:04:30:04:30")
+    echo = down("icmp", "192.0.2.1", "icmp_type=0,dl_src=00:40:00:00:04:30")
     assert "drop_inbound_icmp_disabled" in names(reprogram.trace(echo))
     unknown = reprogram.trace(up("udp", 9, "192.0.2.1", f"{INTERNET},udp_src=1072"))
     assert "drop_upstream_no_binding" in names(unknown)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 EXTENSIONS = {0, 43, 44, 51, 60}  # hop-by-hop, routing, fragment, authentication, destination
 TEB = bytes.fromhex("00006558")
-ANYTHING_BUT_PORTS = bytes.fromhex("024c00000000")
+ECHO, NO_PORTS, TOO_BIG = 1 << 38, 1 << 39, 1 << 42  # bits of eth_src
 SOFTWIRE_MTU = 1460
 
 
@@ -27,19 +27,23 @@ def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
     if tagged:
         return None
     rest = frame[54:]
+    limited = False
     if next_header == 60:
         if len(rest) < 8 or payload_length < 8:
             return None
         if rest[0] == 4:
             if rest[1] or not _may_skip(rest[2:8]):
                 return None
+            limited = rest[2] == 4
             rest, next_header, payload_length = rest[8:], 4, payload_length - 8
     if next_header != 4:
         return None if _leads_to_gre(next_header, rest) else frame
     if not _is_ipv4(rest, payload_length) or payload_length > 0xFFFF - 18:
         return None
+    first, hop_limit = int.from_bytes(ipv6[:4], "big"), ipv6[7]
     ipv6 = ipv6[:4] + (payload_length + 18).to_bytes(2, "big") + bytes([47]) + ipv6[7:]
-    inner = bytes.fromhex("024b00000001") + mark(rest) + b"\x08\x00"
+    inner = bytes.fromhex("024b0000") + bytes([limited, first >> 20 & 0xFF])
+    inner += mark(rest, first & 0xFFFFF, hop_limit) + b"\x08\x00"
     return frame[:14] + ipv6 + TEB + inner + rest
 
 
@@ -101,33 +105,39 @@ def _is_ipv4(packet: bytes, payload_length: int) -> bool:
     return 20 <= header <= total <= payload_length <= len(packet)
 
 
-def mark(packet: bytes) -> bytes:
-    """eth_src for an IPv4 packet."""
-    found = icmp_mark(packet) if packet[9] == 1 else bytes.fromhex("024b00000000")
-    too_big = int.from_bytes(packet[2:4], "big") > SOFTWIRE_MTU
-    return b"\x06" + found[1:] if too_big else found
+def mark(packet: bytes, label: int = 0, hop_limit: int = 0) -> bytes:
+    """eth_src for an IPv4 packet, with the outer header's flow label and hop limit."""
+    found = icmp_mark(packet) if packet[9] == 1 else 0
+    if packet[9] != 1 or found & (ECHO | NO_PORTS):
+        found |= (label & 0xFFFF) << 16
+    found |= (label >> 16) << 32
+    for bit, place in enumerate((36, 37, 41, 43, 44, 45, 46, 47)):
+        found |= (hop_limit >> bit & 1) << place
+    if int.from_bytes(packet[2:4], "big") > SOFTWIRE_MTU:
+        found |= TOO_BIG
+    return found.to_bytes(6, "big")
 
 
-def icmp_mark(packet: bytes) -> bytes:
+def icmp_mark(packet: bytes) -> int:
     """eth_src for an ICMPv4 packet: far port, near port (RFC 7596 8.1)."""
     upper = _upper_layer(packet)
     if upper is None:
-        return ANYTHING_BUT_PORTS
+        return NO_PORTS
     if upper[0] in (0, 8):
-        return b"\x02\x4b" + upper[4:6] * 2
+        return ECHO | int.from_bytes(upper[4:6], "big")
     if upper[0] not in (3, 11, 12):
-        return ANYTHING_BUT_PORTS
+        return NO_PORTS
     quoted = upper[8:]
     if len(quoted) < 20 or quoted[0] >> 4 != 4:
-        return ANYTHING_BUT_PORTS
+        return NO_PORTS
     ports = _upper_layer(quoted)
     if ports is None:
-        return ANYTHING_BUT_PORTS
+        return NO_PORTS
     if quoted[9] in (6, 17, 33, 132, 136):
-        return b"\x02\x4b" + ports[:4]
+        return int.from_bytes(ports[:4], "big")
     if quoted[9] == 1 and ports[0] in (0, 8):
-        return b"\x02\x4b" + ports[4:6] * 2
-    return ANYTHING_BUT_PORTS
+        return int.from_bytes(ports[4:6] * 2, "big")
+    return NO_PORTS
 
 
 def _upper_layer(packet: bytes) -> bytes | None:

@@ -87,12 +87,20 @@ def softwire(inner: object, *, nh: int = 4, dst: object = AFTR, **fields: int) -
     return bytes(Ether(src=ROUTER6, dst=NIC6, type=0x86DD) / header) + body
 
 
-def as_gre(wire_frame: bytes, marks: str = "024b00000000", inner_at: int = 54) -> bytes:
-    """The same packet as Open vSwitch is to see it, built from RFC 2784 and the mark by hand."""
+HOPS_63 = "3a3000000000"
+"""eth_src of a packet with hop limit 63 = 0b00111111: its bits 0 and 1 are bits 36 and 37 (0x30 of
+the second byte), bit 2 is bit 41 (0x02 of the first), bits 3 to 5 are bits 43 to 45 (0x38)."""
+
+
+def as_gre(
+    wire_frame: bytes, marks: str = HOPS_63, inner_at: int = 54, about: str = "0000"
+) -> bytes:
+    """The same packet as Open vSwitch is to see it, built from RFC 2784 and the mark by hand;
+    ``about`` is whether there was an encapsulation limit, and the traffic class."""
     length = int.from_bytes(wire_frame[18:20], "big") - (inner_at - 54) + 18
     ipv6 = wire_frame[14:18] + length.to_bytes(2, "big") + bytes([47]) + wire_frame[21:54]
     gre = bytes.fromhex("00006558")
-    ethernet = bytes.fromhex("024b00000001" + marks + "0800")
+    ethernet = bytes.fromhex("024b0000" + about + marks + "0800")
     return wire_frame[:14] + ipv6 + gre + ethernet + wire_frame[inner_at:]
 
 
@@ -116,26 +124,35 @@ UDP_PACKET = inner(UDP(sport=1072, dport=53) / b"question")
 def test_softwire_packet_comes_in_as_gre(ends: Ends, size: int) -> None:
     frame = softwire(inner(UDP(sport=1072, dport=53) / bytes(size)), tc=0x28, fl=0x12345)
     ends.wire6.send(frame)
-    assert ends.eth6.receive() == as_gre(frame)
+    # Flow label bits 16-19 are bits 32-35, its bits 0-15 are bits 16-31.
+    assert ends.eth6.receive() == as_gre(frame, "3a3123450000", about="0028")
     assert counters()["translated_in"] == 1
 
 
+def test_every_bit_of_the_outer_header_has_its_place(ends: Ends) -> None:
+    frame = softwire(UDP_PACKET, tc=0xFF, fl=0xFFFFF)
+    frame = frame[:21] + b"\xff" + frame[22:]  # hop limit
+    ends.wire6.send(frame)
+    assert ends.eth6.receive() == as_gre(frame, "fa3fffff0000", about="00ff")
+
+
 # INSTANCE has an IPv6 MTU of 1500: 1460 bytes are carried whole, which is 1432 of UDP payload.
-@pytest.mark.parametrize(("size", "mark"), [(1432, "024b00000000"), (1433, "064b00000000")])
+@pytest.mark.parametrize(("size", "mark"), [(1432, "00"), (1433, "04")])
 def test_what_a_softwire_does_not_carry_is_marked(ends: Ends, size: int, mark: str) -> None:
     packet = inner(UDP(sport=1072, dport=53) / bytes(size))
     ends.wire6.send(softwire(packet))
-    assert ends.eth6.receive() == as_gre(softwire(packet), mark)
+    first = int(HOPS_63[:2], 16) | int(mark, 16)
+    assert ends.eth6.receive() == as_gre(softwire(packet), f"{first:02x}{HOPS_63[2:]}")
     plain = bytes(Ether(src=ROUTER4, dst=NIC4, type=0x0800)) + packet
     ends.wire4.send(plain)
-    assert ends.eth4.receive() == plain[:6] + bytes.fromhex(mark) + plain[12:]
+    assert ends.eth4.receive() == plain[:6] + bytes.fromhex(mark) + bytes(5) + plain[12:]
 
 
 def test_a_large_echo_is_marked_twice(ends: Ends) -> None:
     packet = inner(ICMP(type=8, id=0x0437) / bytes(1433))
     plain = bytes(Ether(src=ROUTER4, dst=NIC4, type=0x0800)) + packet
     ends.wire4.send(plain)
-    assert ends.eth4.receive() == plain[:6] + bytes.fromhex("064b04370437") + plain[12:]
+    assert ends.eth4.receive() == plain[:6] + bytes.fromhex("044000000437") + plain[12:]
 
 
 def test_ethernet_padding_is_no_part_of_the_packet(ends: Ends) -> None:
@@ -155,32 +172,33 @@ QUOTED_ECHO = bytes(IP(src="198.51.100.200", dst="192.0.2.1") / ICMP(type=0, id=
 @pytest.mark.parametrize(
     ("packet", "mark"),
     [
-        (ECHO, "024b04370437"),
-        (inner(ICMP(type=0, id=0xFFFE)), "024bfffefffe"),
+        (ECHO, "004000000437"),
+        (inner(ICMP(type=0, id=0xFFFE)), "00400000fffe"),
         # an error from the lwB4: its own port is the quoted destination, 53 the far side
-        (inner(ICMP(type=3, code=3) / QUOTED_UDP), "024b00350433"),
-        (inner(ICMP(type=11) / QUOTED_TCP), "024b00500431"),
-        (inner(ICMP(type=12) / QUOTED_ECHO), "024b04390439"),
-        (inner(ICMP(type=8, id=0x0437) / b"x", options=b"\x01" * 4), "024b04370437"),
+        (inner(ICMP(type=3, code=3) / QUOTED_UDP), "000000350433"),
+        (inner(ICMP(type=11) / QUOTED_TCP), "000000500431"),
+        (inner(ICMP(type=12) / QUOTED_ECHO), "000004390439"),
+        (inner(ICMP(type=8, id=0x0437) / b"x", options=b"\x01" * 4), "004000000437"),
         # no port to be had: redirect, a quote cut short, a quoted fragment or query, a fragment
-        (inner(ICMP(type=5) / QUOTED_UDP), "024c00000000"),
-        (inner(ICMP(type=13) / bytes(12)), "024c00000000"),
-        (inner(ICMP(type=3) / QUOTED_UDP[:27]), "024c00000000"),
+        (inner(ICMP(type=5) / QUOTED_UDP), "008000000000"),
+        (inner(ICMP(type=13) / bytes(12)), "008000000000"),
+        (inner(ICMP(type=3) / QUOTED_UDP[:27]), "008000000000"),
         (inner(ICMP(type=3) / bytes(IP(src="1.1.1.1", dst="192.0.2.1", frag=7, proto=17)
-                                   / bytes(8))), "024c00000000"),
+                                   / bytes(8))), "008000000000"),
         (inner(ICMP(type=3) / bytes(IP(dst="192.0.2.1") / ICMP(type=13) / bytes(12))),
-         "024c00000000"),
-        (inner(ICMP(type=3) / bytes(IP(dst="192.0.2.1", proto=47) / bytes(8))), "024c00000000"),
-        (inner(Raw(bytes(16)), proto=1, frag=3), "024c00000000"),
+         "008000000000"),
+        (inner(ICMP(type=3) / bytes(IP(dst="192.0.2.1", proto=47) / bytes(8))), "008000000000"),
+        (inner(Raw(bytes(16)), proto=1, frag=3), "008000000000"),
         # a first fragment still has its identifier
-        (inner(ICMP(type=8, id=0x0437) / bytes(8), flags="MF"), "024b04370437"),
+        (inner(ICMP(type=8, id=0x0437) / bytes(8), flags="MF"), "004000000437"),
     ],
     ids=short,
 )  # fmt: skip
 def test_icmp_names_its_ports(ends: Ends, packet: bytes, mark: str) -> None:
     frame = softwire(packet)
     ends.wire6.send(frame)
-    assert ends.eth6.receive() == as_gre(frame, mark)
+    hops = f"{int(HOPS_63, 16) | int(mark, 16):012x}"
+    assert ends.eth6.receive() == as_gre(frame, hops)
     # The same packet from the Internet: only eth_src changes, and is always overwritten.
     plain = bytes(Ether(src="02:4b:11:22:33:44", dst=NIC4, type=0x0800)) + packet
     ends.wire4.send(plain)
@@ -190,8 +208,7 @@ def test_icmp_names_its_ports(ends: Ends, packet: bytes, mark: str) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        "0400 04 01 04 01 00 00"  # encapsulation limit 4 and PadN, as Linux sends it
-        "",
+        "0400 04 01 04 01 01 00",  # encapsulation limit 4 and PadN, as Linux sends it
         "0400 01 04 00000000",  # PadN alone
         "0400 000000000000",  # Pad1 alone
         "0400 1e 04 01020304",  # an unknown option whose type says skip (RFC 8200 section 4.2)
@@ -200,7 +217,8 @@ def test_icmp_names_its_ports(ends: Ends, packet: bytes, mark: str) -> None:
 def test_destination_options_are_stripped(ends: Ends, options: str) -> None:
     frame = softwire(bytes.fromhex(options) + ECHO, nh=60)
     ends.wire6.send(frame)
-    assert ends.eth6.receive() == as_gre(frame, "024b04370437", inner_at=62)
+    about = "0100" if options.startswith("0400 04") else "0000"
+    assert ends.eth6.receive() == as_gre(frame, "3a7000000437", inner_at=62, about=about)
     assert counters()["options_stripped"] == 1
 
 
@@ -339,8 +357,7 @@ def test_other_frames_leave_untouched(ends: Ends) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ["02:4b:00:00:00:00", "02:4b:04:37:04:37", "02:4c:00:00:00:00", "06:4b:00:00:00:00",
-     "06:4c:00:00:00:00"],
+    ["00:00:00:00:00:00", "3a:70:00:00:04:37", "fe:ff:ff:ff:ff:ff", "02:4a:00:00:00:00"],
 )  # fmt: skip
 def test_ipv4_nic_puts_its_own_address_back(ends: Ends, source: str) -> None:
     ends.eth4.send(bytes(Ether(src=source, dst=ROUTER4, type=0x0800)) + UDP_PACKET)
@@ -348,7 +365,7 @@ def test_ipv4_nic_puts_its_own_address_back(ends: Ends, source: str) -> None:
 
 
 def test_ipv4_nic_leaves_other_frames_alone(ends: Ends) -> None:
-    out = bytes(Ether(src="02:4a:00:00:00:00", dst=ROUTER4, type=0x0800)) + UDP_PACKET
+    out = bytes(Ether(src="02:4a:00:00:00:00", dst=ROUTER4, type=0x0806)) + bytes(46)
     ends.eth4.send(out)
     assert ends.wire4.receive() == out
     into = bytes(Ether(src="02:4b:00:00:00:00", dst=NIC4, type=0x0806)) + bytes(46)

@@ -56,7 +56,7 @@ class Rig:
             self._exits.callback(self.lw4o6, "switch", "down")
             self._exits.callback(self.controller.kill)
             self.controller.start()
-            wait_for("both next hops are known", self._neighbours_known)
+            wait_for("both next hops are known", self.neighbours_known)
         except BaseException:
             self.stop()
             raise
@@ -84,7 +84,7 @@ class Rig:
         self._exits.callback(wire.close)
         return wire
 
-    def _neighbours_known(self) -> bool:
+    def neighbours_known(self) -> bool:
         switch = self.controller.switch()
         return all(switch[n]["state"] == "reachable" for n in ("next_hop", "ipv6_next_hop"))
 

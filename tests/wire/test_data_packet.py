@@ -249,6 +249,7 @@ def test_what_was_validated_outlives_the_controller(rig: Rig, system: Store) -> 
     rig.controller.kill()
     system.save([], [BindingKey(IPv4Address("192.0.2.1"), 22)])  # nobody to ask any more
     rig.controller.start()
+    wait_for("both next hops are known", rig.neighbours_known)
     assert status(rig)["192.0.2.1/22"]["lwb4"] == subscriber(22)
     known = {"from_softwire": 1, "to_internet": 1}
     run(rig, Scenario("known", send6=[packet], out4=[out_of(packet)], counters=known))

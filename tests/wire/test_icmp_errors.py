@@ -45,10 +45,12 @@ def is_refused(name: str, packet: Packet) -> Scenario:
 
 def stranger(number: int, inner: Packet, aftr: str = AFTR) -> Packet:
     """A softwire packet of an lwB4 that is shown to the controller for the first time."""
-    return softwire(inner, f"2001:db8:dead::{number:x}", aftr, hlim=64)
+    return softwire(inner, STRANGER % number, aftr)
 
 
+STRANGER = "2001:db8:dead::%x"
 ANY = UDP(sport=1072, dport=53)
+ALIEN = softwire(upstream(src="192.0.9.1") / ANY, STRANGER % 12)
 
 REFUSED = [
     is_refused("an lwB4 without a binding", stranger(1, upstream() / ANY)),
@@ -60,12 +62,23 @@ REFUSED = [
                stranger(6, upstream() / ANY / bytes(1232 - 40 - 28))),
     is_refused("of more than 1232 bytes the first 1232 are quoted",
                stranger(7, upstream() / ANY / bytes(1400))),
+    is_refused("traffic class, flow label and hop limit are quoted as they came",
+               softwire(upstream(tos=0x28) / ANY, STRANGER % 8, hlim=1, tc=0xB9, fl=0xABCDE)),
+    is_refused("those of an echo as well",
+               softwire(upstream() / ICMP(type=8, id=1072), STRANGER % 9, hlim=255, fl=0xFFFFF)),
+    is_refused("bytes behind the IPv4 packet are quoted, too",
+               softwire(upstream(len=28) / ANY / b"trailer", STRANGER % 10)),
+    is_refused("an encapsulation limit is quoted",
+               IPv6(src=STRANGER % 11, dst=AFTR, nh=60, hlim=62, fl=7)
+               / Raw(bytes.fromhex("0400040104010100")) / (upstream() / ANY)),
+    Scenario("an inner address of another lwAFTR", send6=[ALIEN], out6=[refused(ALIEN)],
+             counters={"from_softwire": 1, "drop_upstream_not_served": 1}),
     is_refused("a known lwB4 with another one's port",
-               softwire(upstream() / UDP(sport=1088, dport=53), LWB4[1], hlim=64)),
+               softwire(upstream() / UDP(sport=1088, dport=53), LWB4[1])),
     is_refused("a known lwB4 to the wrong br-address",
-               softwire(upstream(src="198.18.0.1") / UDP(sport=61440), LWB4[4], AFTR, hlim=64)),
+               softwire(upstream(src="198.18.0.1") / UDP(sport=61440), LWB4[4], AFTR)),
     is_refused("a known lwB4 with a full address that is not its own",
-               softwire(upstream(src="203.0.113.2") / ANY, LWB4[3], hlim=64)),
+               softwire(upstream(src="203.0.113.2") / ANY, LWB4[3])),
 ]  # fmt: skip
 
 

@@ -1,0 +1,38 @@
+"""The softwire packet that an lwB4 sent, out of the frame that the switch shows of it."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import IPv6Address
+
+from openflow_rules.tables import Mark
+
+_ENCAPSULATION_LIMIT = bytes.fromhex("0400 0401 04 010100")
+"""Destination options before IPv4 (RFC 8200 section 4.6): tunnel encapsulation limit 4, PadN, as
+tunnel drivers write them (RFC 2473 sections 4.1.1 and 6.6). The limit itself is not handed on."""
+
+_IPIP = 4
+_DESTINATION_OPTIONS = 60
+
+
+def softwire_packet(frame: bytes, lwb4: IPv6Address, br_address: IPv6Address) -> bytes:
+    """The IPv6 packet with its outer header as it was on the wire (RFC 2473 section 3).
+
+    ``frame`` is the inner Ethernet frame as the shim made it: softwire.bpf.c says which bits of
+    its header are what. Of a packet that holds an ICMP error the flow label is lost, and given
+    as 0.
+    """
+    limited, traffic_class = frame[4], frame[5]
+    mark = int.from_bytes(frame[6:12], "big")
+    payload = frame[14:]
+    hop_limit = mark >> 36 & 0b11 | mark >> 41 - 2 & 0b100 | mark >> 43 - 3 & 0b11111000
+    label = (mark >> 32 & 0xF) << 16 | mark >> 16 & 0xFFFF
+    is_icmp = payload[9:10] == b"\x01"
+    if is_icmp and not mark & (Mark.ECHO | Mark.NO_PORTS):
+        label = 0  # ports are where it would be
+    next_header = _IPIP
+    if limited:
+        next_header, payload = _DESTINATION_OPTIONS, _ENCAPSULATION_LIMIT + payload
+    first = 6 << 28 | traffic_class << 20 | label
+    header = struct.pack("!IHBB", first, len(payload), next_header, hop_limit)
+    return header + lwb4.packed + br_address.packed + payload
