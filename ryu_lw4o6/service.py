@@ -11,10 +11,11 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import eventlet.semaphore
 import eventlet.tpool
+from ryu.lib import hub
 
 from openflow_rules.encode import FlowStats
 from openflow_rules.tables import CLASS_MASK, CookieClass, Count, Drop, cookie
@@ -22,13 +23,16 @@ from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, Binding
 from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Settings
 from ryu_lw4o6.session import SessionError, State
-from ryu_lw4o6.store import Store, StoreError
+from ryu_lw4o6.store import AlreadyStored, Store, StoreError
 from ryu_lw4o6.supporting import open_system
 from ryu_lw4o6.switchboard import Switch
 from ryu_lw4o6.validation import CannotAdopt, Validator
 
 LOG = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+FOLLOW_SECONDS = 1.0
 RENEW_AHEAD = 5.0
 """Seconds before a binding expires that the supporting system is asked for its new lifetime."""
 _MOST_RENEWING = 1_000_000
@@ -93,16 +97,15 @@ class Service:
         loaded = self._store.load()
         for problem in loaded.problems:
             LOG.error("store: %s", problem)
-        expired, now = [], time.time()
+        now = time.time()
         for binding in loaded.bindings:
             if binding.expires_at is not None and binding.expires_at <= now:
-                expired.append(binding.key)
                 continue
             try:
                 self.table.add(binding)
             except ValueError as error:
                 LOG.error("store: binding %s is kept but not used: %s", binding.key, error)
-        self._store.save([], expired)
+        self._store.expire(now)
         LOG.info(
             "%d bindings: %d from the configuration, %d from the store",
             len(self.table), len(self.settings.bindings),
@@ -112,8 +115,12 @@ class Service:
     def greenlets(self) -> list[Callable[[], None]]:
         """What is to run beside the sessions for as long as the controller lives."""
         found: list[Callable[[], None]] = []
+        if self._store.shared:
+            found.append(self._follow)
         if self.validator is not None:
-            found += [self.validator.run, self.validator.watch]
+            found.append(self.validator.run)
+            if self.settings.supporting_system.source is not None:
+                found.append(self.validator.watch)
             found += [s.unknown.run for s in self.by_name.values() if s.unknown is not None]
         return found
 
@@ -153,7 +160,22 @@ class Service:
                 existing = self.table.get(binding.key)
                 if existing is not None and binding.key not in gone:
                     raise BindingConflict(existing)
-            self._save(list(put.values()), [key for key in gone if key not in put])
+            created = {binding.key for binding in create}
+            try:
+                self._save(
+                    [binding for key, binding in put.items() if key not in created],
+                    [key for key in gone if key not in put or key in created],
+                    create,
+                )
+            except AlreadyStored:
+                self._touch(self._sync(list(put)))
+                for binding in create:
+                    existing = self.table.get(binding.key)
+                    if existing is not None and binding.key not in gone:
+                        raise BindingConflict(existing) from None
+                raise StoreUnavailable(
+                    "another controller has changed the same bindings; try again"
+                ) from None
             for key in gone:
                 self.table.remove(key)
             for binding in put.values():
@@ -227,17 +249,76 @@ class Service:
         with self._changing:
             keys = self.table.expired(now)
             if keys:
-                self._save([], keys)
+                self._in_store(self._store.expire, now)
                 for key in keys:
                     self.table.remove(key)
         self._touch(keys)
         return keys
 
-    def _save(self, put: Sequence[Binding], delete: Sequence[BindingKey]) -> None:
+    def _save(
+        self,
+        put: Sequence[Binding],
+        delete: Sequence[BindingKey],
+        create: Sequence[Binding] = (),
+    ) -> None:
+        self._in_store(self._store.save, put, delete, create)
+
+    def _in_store(self, work: Callable[..., T], *arguments: Any) -> T:
         try:
-            eventlet.tpool.execute(self._store.save, put, delete)
+            result: T = eventlet.tpool.execute(work, *arguments)
         except StoreError as error:
             raise StoreUnavailable(str(error)) from error
+        return result
+
+    # --- a store that other controllers write to as well ------------------------------------------
+
+    def _follow(self) -> None:
+        """Take over what others change in the store. For ever."""
+        watch, down = self._store.watch(), False
+        while True:
+            try:
+                keys = eventlet.tpool.execute(watch.wait, FOLLOW_SECONDS)
+                with self._changing:
+                    changed = self._sync(keys)
+            except (StoreError, StoreUnavailable) as error:
+                if not down:
+                    LOG.error("other controllers' changes wait until the store is back: %s", error)
+                down = True
+                hub.sleep(FOLLOW_SECONDS)
+                continue
+            if down:
+                LOG.info("the store is back")
+            down = False
+            if changed:
+                LOG.info("%d bindings follow the store", len(changed))
+                self._touch(changed)
+
+    def _sync(self, keys: Sequence[BindingKey] | None) -> list[BindingKey]:
+        """Bring the table in line with the store, for these keys or for all; the keys of those
+        that have changed. Changes must be locked."""
+        if keys == []:
+            return []
+        if keys is None:
+            stored = self._in_store(self._store.load).bindings
+            keys = [b.key for b in self.table] + [b.key for b in stored]
+        else:
+            stored = self._in_store(self._store.find, keys).bindings
+        now = time.time()
+        right = {b.key: b for b in stored if b.expires_at is None or b.expires_at > now}
+        changed = []
+        for key in dict.fromkeys(keys):
+            existing, binding = self.table.get(key), right.get(key)
+            if existing == binding or (existing and existing.origin is Origin.STATIC):
+                continue
+            if binding is None:
+                self.table.remove(key)
+            else:
+                try:
+                    self.table.replace(binding)
+                except ValueError:
+                    continue  # it belongs to controllers with other prefixes
+            changed.append(key)
+        return changed
 
     def _touch(self, keys: Iterable[BindingKey]) -> None:
         keys = list(keys)

@@ -6,8 +6,11 @@ canonical form. ``save`` returns when the database has made the change durable.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
+import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -23,6 +26,7 @@ from ryu_lw4o6.core.portset import PortParams
 
 SCHEMA_VERSION = 1
 _BUSY_SECONDS = 10
+_CREATION_LOCK = 0x6C77346F36  # any number that nobody else takes
 
 _METADATA = sa.MetaData()
 _VERSION = sa.Table("lw4o6_schema", _METADATA, sa.Column("version", sa.Integer, primary_key=True))
@@ -90,6 +94,8 @@ class Store:
         try:
             self._url = sa.make_url(url)
             self._sqlite = self._url.get_backend_name() == "sqlite"
+            if not self._sqlite and self._url.get_driver_name() != "psycopg":
+                raise ImportError(f"the driver {self._url.get_driver_name()} is not supported")
             if self._sqlite:
                 self._prepare_directory()
             self._engine = sa.create_engine(
@@ -100,15 +106,20 @@ class Store:
         except (exc.ArgumentError, exc.NoSuchModuleError, ImportError) as error:
             raise StoreError(
                 f"no store at {url.split('@')[-1]}: {error}",
-                "Check the store URL; PostgreSQL needs the psycopg package",
+                "Check the store URL; for PostgreSQL it is postgresql+psycopg://..., and needs the "
+                "psycopg package",
             ) from error
-        if self._sqlite:
-            sa.event.listen(self._engine, "connect", _durable)
+        self._sender = uuid.uuid4().hex
+        sa.event.listen(self._engine, "connect", _durable if self._sqlite else self._sign)
         with self._guard(), self._engine.begin() as connection:
+            if not self._sqlite:  # controllers that share it may start at the same time
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
             _METADATA.create_all(connection)
             version = connection.scalar(sa.select(sa.func.max(_VERSION.c.version)))
             if version is None:
                 connection.execute(_VERSION.insert().values(version=SCHEMA_VERSION))
+                if not self._sqlite:
+                    connection.execute(sa.text(_NOTIFY))
         if version is not None and version > SCHEMA_VERSION:
             raise StoreError(
                 f"the store has schema version {version}, this program knows {SCHEMA_VERSION}",
@@ -183,6 +194,20 @@ class Store:
                 problems.append(f"row {ipv4}/{psid} is no binding and is ignored: {error}")
         return Loaded(bindings, problems)
 
+    def expire(self, now: float) -> None:
+        """Delete what has expired by ``now``, unless somebody has prolonged it."""
+        with self._guard(), self._engine.begin() as connection:
+            connection.execute(_BINDINGS.delete().where(_BINDINGS.c.expires_at <= now))
+
+    @property
+    def shared(self) -> bool:
+        """Whether other controllers may write to the same store."""
+        return not self._sqlite
+
+    def watch(self) -> Watch:
+        """Tells what others change in the store."""
+        return Watch(self._engine, self._guard(), self._sender, sqlite=self._sqlite)
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -200,6 +225,11 @@ class Store:
         return statement.on_conflict_do_update(
             index_elements=list(_BINDINGS.primary_key), set_=changing
         )
+
+    def _sign(self, connection: Any, _record: Any) -> None:
+        """Every new PostgreSQL connection: our own changes are not news to us."""
+        connection.execute(f"set session lw4o6.sender = '{self._sender}'")
+        connection.commit()
 
     def _prepare_directory(self) -> None:
         name = self._url.database
@@ -221,9 +251,110 @@ class Store:
         return _Guard(self._url.render_as_string(hide_password=True))
 
 
+_CHANNEL = "lw4o6_bindings"
+_NOTIFY = f"""
+create function lw4o6_notify() returns trigger language plpgsql as $$
+declare sender text := coalesce(nullif(current_setting('lw4o6.sender', true), ''), '-');
+begin
+    if tg_op = 'TRUNCATE' then
+        perform pg_notify('{_CHANNEL}', sender);
+        return null;
+    end if;
+    if tg_op <> 'DELETE' then
+        perform pg_notify('{_CHANNEL}', sender || ' ' || new.ipv4 || ' ' || new.psid);
+    end if;
+    if tg_op <> 'INSERT' and (tg_op = 'DELETE' or (old.ipv4, old.psid) <> (new.ipv4, new.psid)) then
+        perform pg_notify('{_CHANNEL}', sender || ' ' || old.ipv4 || ' ' || old.psid);
+    end if;
+    return null;
+end $$;
+create trigger lw4o6_notify after insert or update or delete on bindings
+    for each row execute function lw4o6_notify();
+create trigger lw4o6_notify_all after truncate on bindings execute function lw4o6_notify();
+"""
+"""Whoever changes the table, by whatever program: those who listen are told the keys."""
+
 _DELETE = _BINDINGS.delete().where(
     _BINDINGS.c.ipv4 == sa.bindparam("k_ipv4"), _BINDINGS.c.psid == sa.bindparam("k_psid")
 )
+
+
+class Watch:
+    """Tells what others change in a store. For one thread."""
+
+    def __init__(self, engine: sa.Engine, guard: _Guard, sender: str, *, sqlite: bool) -> None:
+        self._engine = engine
+        self._guard = guard
+        self._sender = sender
+        self._sqlite = sqlite
+        self._connection: Any = None
+        self._version: int | None = None
+
+    def wait(self, seconds: float) -> list[BindingKey] | None:
+        """Wait up to ``seconds`` for a change and return the keys of what has changed; None if it
+        may be anything, as when nobody has watched before. Raises StoreError."""
+        try:
+            with self._guard:
+                return self._poll(seconds) if self._sqlite else self._listen(seconds)
+        except StoreError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(exc.SQLAlchemyError):
+                connection.invalidate()
+                connection.close()
+
+    def _poll(self, seconds: float) -> list[BindingKey] | None:
+        """SQLite tells a connection whether another one has changed anything."""
+        new = self._connection is None
+        if new:
+            self._connection = self._engine.connect()
+        else:
+            time.sleep(seconds)
+        version = self._connection.scalar(sa.text("pragma data_version"))
+        self._connection.rollback()
+        before, self._version = self._version, version
+        return None if version != before else []
+
+    def _listen(self, seconds: float) -> list[BindingKey] | None:
+        if self._connection is None:
+            self._connection = self._engine.connect().execution_options(
+                isolation_level="AUTOCOMMIT"
+            )
+            self._connection.execute(sa.text(f"listen {_CHANNEL}"))
+            return None
+        import psycopg  # an extra of the package, and there if we got here
+
+        driver = self._connection.connection.driver_connection
+        try:
+            keys = self._keys(driver.notifies(timeout=seconds, stop_after=1))
+            if keys == []:
+                driver.execute("select 1")  # finds out whether the server is still there
+            elif keys is not None:
+                more = self._keys(driver.notifies(timeout=0))
+                keys = None if more is None else keys + more
+        except psycopg.Error as error:
+            raise exc.OperationalError("listen", None, error) from error
+        return keys
+
+    def _keys(self, notifications: Iterable[Any]) -> list[BindingKey] | None:
+        keys: list[BindingKey] | None = []
+        for notification in notifications:
+            sender, *what = notification.payload.split(" ")
+            if sender == self._sender:
+                continue
+            try:
+                ipv4, psid = what
+                key = BindingKey(IPv4Address(ipv4), int(psid))
+            except ValueError:
+                keys = None
+            else:
+                if keys is not None:
+                    keys.append(key)
+        return keys
 
 
 class _Guard:

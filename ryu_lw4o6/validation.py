@@ -89,7 +89,8 @@ class Validator:
     def recheck(self, keys: Iterable[BindingKey]) -> None:
         """Ask again about bindings that were made of an answer, and follow the new one."""
         self._to_recheck.update(dict.fromkeys(keys))
-        self._wake.set()
+        if self._to_recheck:
+            self._wake.set()
 
     def run(self) -> None:
         """Work for ever."""
@@ -105,11 +106,16 @@ class Validator:
                     self._start(self._check_again, _take(self._to_recheck))
 
     def watch(self) -> None:
-        """Look every so often whether the supporting system has changed, for ever."""
+        """Ask again about what the supporting system says has changed. For ever."""
         while True:
-            hub.sleep(WATCH_SECONDS)
-            if eventlet.tpool.execute(self._system.changed):
-                self.recheck(self._validated())
+            try:
+                keys = eventlet.tpool.execute(self._system.wait_for_changes, WATCH_SECONDS)
+            except SystemUnavailable:
+                hub.sleep(WATCH_SECONDS)
+                continue
+            if keys is None:
+                keys = [binding.key for binding in self._table]
+            self.recheck([key for key in keys if self._is_validated(key)])
 
     def status(self) -> dict[str, Any]:
         """The supporting system's state, ready for JSON."""
@@ -196,9 +202,6 @@ class Validator:
     def _is_validated(self, key: BindingKey) -> bool:
         binding = self._table.get(key)
         return binding is not None and binding.origin is Origin.VALIDATED
-
-    def _validated(self) -> list[BindingKey]:
-        return [b.key for b in self._table if b.origin is Origin.VALIDATED]
 
     def _call(self, keys: Sequence[BindingKey]) -> dict[BindingKey, Binding] | None:
         """The supporting system's answer, None if there is none within the deadline.

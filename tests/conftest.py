@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.support.postgres import Postgres
 
 SYSTEM_FIXTURES = {
     "postgres",
@@ -19,7 +24,7 @@ SYSTEM_FIXTURES = {
 }
 """Fixtures that build a part of a network, or a machine: whoever uses one needs root."""
 
-SYSTEM_FOLDERS = {"kernel_rig", "lab", "packaging", "store"}
+SYSTEM_FOLDERS = {"kernel_rig", "lab", "packaging", "store", "supporting"}
 
 settings.register_profile("dev", deadline=None)
 settings.register_profile(
@@ -60,3 +65,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if session.config.option.fail_on_skip and reporter and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    directory = Path(tempfile.mkdtemp(prefix="lw4o6-postgres-"))
+    directory.chmod(0o755)
+    server = Postgres(directory)
+    try:
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(directory)

@@ -31,8 +31,9 @@ class SupportingSystem(Protocol):
         Raises SystemUnavailable when it cannot be said.
         """
 
-    def changed(self) -> bool:
-        """Whether anything may have changed since this was asked last. Raises nothing."""
+    def wait_for_changes(self, seconds: float) -> list[BindingKey] | None:
+        """Wait up to ``seconds`` for a change, and return the keys of what has changed; None if
+        it may be anything. One thread at a time. Raises SystemUnavailable."""
 
     def close(self) -> None:
         """Let go of files and connections."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Collection
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class FileSystem:
         self._path = path
         self._settings = settings
         self._bindings: dict[BindingKey, Binding] | None = None
+        self._watched: dict[BindingKey, Binding] | None = None
         self._stamp: tuple[int, ...] | None = None
         self._reading = threading.Lock()
 
@@ -42,10 +44,11 @@ class FileSystem:
             )
         return {key: bindings[key] for key in keys if key in bindings}
 
-    def changed(self) -> bool:
-        before = self._bindings
+    def wait_for_changes(self, seconds: float) -> list[BindingKey] | None:
+        time.sleep(seconds)
         self._refresh()
-        return self._bindings is not before
+        before, self._watched = self._watched, self._bindings
+        return [] if before is self._bindings else None
 
     def close(self) -> None:
         pass

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Collection
 
 from ryu_lw4o6.core.binding import Binding, BindingKey
-from ryu_lw4o6.store import Store, StoreError
+from ryu_lw4o6.store import Store, StoreError, Watch
 from ryu_lw4o6.supporting.unavailable import SystemUnavailable
 
 
@@ -17,6 +17,7 @@ class SqlSystem:
         self._url = source if isinstance(source, str) else None
         self._store = None if isinstance(source, str) else source
         self._opening = threading.Lock()
+        self._watch: Watch | None = None
 
     def find(self, keys: Collection[BindingKey]) -> dict[BindingKey, Binding]:
         try:
@@ -25,10 +26,17 @@ class SqlSystem:
             raise SystemUnavailable(error.reason, error.suggestion) from error
         return {binding.key: binding for binding in found.bindings}
 
-    def changed(self) -> bool:
-        return False
+    def wait_for_changes(self, seconds: float) -> list[BindingKey] | None:
+        try:
+            if self._watch is None:
+                self._watch = self._open().watch()
+            return self._watch.wait(seconds)
+        except StoreError as error:
+            raise SystemUnavailable(error.reason, error.suggestion) from error
 
     def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
         if self._url is not None and self._store is not None:
             self._store.close()
 

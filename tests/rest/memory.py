@@ -50,14 +50,23 @@ class MemoryStore:
     def __init__(self) -> None:
         self.down = False
         self.saves = 0
+        self.shared = False
 
     def load(self) -> Loaded:
         return Loaded([], [])
 
-    def save(self, put: Iterable[Binding], delete: Iterable[BindingKey]) -> None:
+    def save(
+        self,
+        put: Iterable[Binding],
+        delete: Iterable[BindingKey],
+        create: Iterable[Binding] = (),
+    ) -> None:
         if self.down:
             raise StoreError("the disk is full", "Make room")
         self.saves += 1
+
+    def expire(self, now: float) -> None:
+        self.save([], [])
 
 
 class MemoryService(Service):

@@ -1,0 +1,281 @@
+"""How questions to the supporting system are merged, batched, limited and answered."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+
+import eventlet
+import pytest
+
+from ryu_lw4o6 import validation
+from ryu_lw4o6.core.binding import Binding, BindingKey, BindingTable, Origin
+from ryu_lw4o6.core.failover import Outcome, Question, RateLimit
+from ryu_lw4o6.core.settings import SupportingSystem as Settings
+from ryu_lw4o6.supporting import SystemUnavailable
+from ryu_lw4o6.validation import CannotAdopt, Validator
+from tests.rules.samples import ANYCAST, PREFIXES, binding, instance
+
+INSTANCE = instance()
+DEADLINE = 0.3
+
+
+class System:
+    """Answers from a dictionary, when it may."""
+
+    def __init__(self) -> None:
+        self.bindings: dict[BindingKey, Binding] = {}
+        self.calls: list[list[BindingKey]] = []
+        self.down = False
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+
+    def find(self, keys: Collection[BindingKey]) -> dict[BindingKey, Binding]:
+        self.calls.append(list(keys))
+        self.may_answer.wait(10)
+        if self.down:
+            raise SystemUnavailable("it is down", "Start it")
+        return {key: self.bindings[key] for key in keys if key in self.bindings}
+
+    def wait_for_changes(self, seconds: float) -> list[BindingKey] | None:
+        time.sleep(seconds)
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.system = System()
+        self.table = BindingTable(PREFIXES)
+        self.adopted: list[list[Binding]] = []
+        self.withdrawn: list[BindingKey] = []
+        self.answers: list[tuple[Question, Outcome]] = []
+        self.store_is_down = False
+        self.validator = Validator(
+            self.system, Settings("elsewhere", DEADLINE), self.table, self.adopt, self.withdraw
+        )
+        self.greenlet = eventlet.spawn(self.validator.run)
+
+    def adopt(self, bindings: Collection[Binding]) -> None:
+        if self.store_is_down:
+            raise CannotAdopt("the disk is full")
+        if bindings:
+            self.adopted.append(list(bindings))
+        for one in bindings:
+            self.table.replace(one)
+
+    def withdraw(self, keys: Collection[BindingKey]) -> None:
+        self.withdrawn += keys
+        for key in keys:
+            self.table.remove(key)
+
+    def knows(self, *bindings: Binding) -> None:
+        self.system.bindings.update({b.key: b for b in bindings})
+
+    def ask(self, *questions: Question) -> None:
+        for question in questions:
+            self.validator.ask(question, INSTANCE, lambda q, o: self.answers.append((q, o)))
+
+    def wait(self, condition: Callable[[], object], seconds: float = 5) -> None:
+        with eventlet.Timeout(seconds):
+            while not condition():
+                eventlet.sleep(0.005)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.system.may_answer.set()
+    bench.greenlet.kill()
+
+
+def asked_by(one: Binding) -> Question:
+    return Question(one.key, one.lwb4, one.br_address or ANYCAST)
+
+
+ONE = binding("2001:db8:b4::1", "192.0.2.1", 3)
+TWO = binding("2001:db8:b4::2", "192.0.2.1", 4)
+MANY = [
+    Binding(IPv6Address(n + 1), IPv4Address("192.0.2.0") + n // 64, n % 64, ONE.params)
+    for n in range(1200)
+]
+
+
+def test_a_yes_is_adopted_before_it_is_told(bench: Bench) -> None:
+    bench.knows(ONE)
+    before = time.time()
+    bench.ask(asked_by(ONE))
+    bench.wait(lambda: bench.answers)
+    assert bench.answers == [(asked_by(ONE), Outcome.ACCEPTED)]
+    made = bench.table.get(ONE.key)
+    assert made is not None
+    assert made.origin is Origin.VALIDATED
+    assert made.expires_at is not None  # names no end, so it is asked about again in an hour
+    assert 3599 < made.expires_at - before < 3605
+
+
+def test_a_lease_s_end_is_the_binding_s(bench: Bench) -> None:
+    end = time.time() + 77
+    bench.knows(replace(ONE, expires_at=end))
+    bench.ask(asked_by(ONE))
+    bench.wait(lambda: bench.answers)
+    found = bench.table.get(ONE.key)
+    assert found is not None
+    assert found.expires_at == end
+
+
+def test_questions_about_the_same_are_one_question(bench: Bench) -> None:
+    bench.knows(ONE)
+    bench.system.may_answer.clear()
+    stranger = Question(ONE.key, TWO.lwb4, ANYCAST)
+    inbound = Question(ONE.key)
+    bench.ask(asked_by(ONE), stranger, inbound)
+    bench.wait(lambda: bench.system.calls)
+    bench.ask(asked_by(ONE))  # while it is being asked about
+    bench.system.may_answer.set()
+    bench.wait(lambda: len(bench.answers) == 4)
+    assert bench.system.calls == [[ONE.key]]
+    assert bench.answers == [
+        (asked_by(ONE), Outcome.ACCEPTED),
+        (stranger, Outcome.OTHER_LWB4),
+        (inbound, Outcome.ACCEPTED),
+        (asked_by(ONE), Outcome.ACCEPTED),
+    ]
+
+
+def test_many_questions_are_few_batches(bench: Bench) -> None:
+    bench.knows(*MANY)
+    bench.ask(*map(asked_by, MANY))
+    bench.wait(lambda: len(bench.answers) == len(MANY))
+    assert {outcome for _, outcome in bench.answers} == {Outcome.ACCEPTED}
+    assert [len(call) for call in bench.system.calls] == [500, 500, 200]
+    assert [len(adopted) for adopted in bench.adopted] == [500, 500, 200]
+
+
+@pytest.mark.parametrize(
+    ("known", "question", "outcome"),
+    [
+        (None, asked_by(ONE), Outcome.UNKNOWN),
+        (replace(ONE, expires_at=1.0), asked_by(ONE), Outcome.EXPIRED),
+        (TWO, Question(TWO.key, ONE.lwb4, ANYCAST), Outcome.OTHER_LWB4),
+        (ONE, Question(ONE.key, ONE.lwb4, IPv6Address("2001:db8:ffff::2")),
+         Outcome.OTHER_BR_ADDRESS),
+        (replace(ONE, br_address=IPv6Address("2001:db8:eeee::1")), asked_by(ONE),
+         Outcome.NOT_SERVED),
+        (ONE, Question(ONE.key), Outcome.ACCEPTED),
+    ],
+)  # fmt: skip
+def test_answers(bench: Bench, known: Binding | None, question: Question, outcome: Outcome) -> None:
+    if known is not None:
+        bench.knows(known)
+    bench.ask(question)
+    bench.wait(lambda: bench.answers)
+    assert bench.answers == [(question, outcome)]
+    assert bool(bench.adopted) == (outcome is Outcome.ACCEPTED)
+
+
+def test_a_no_to_one_does_not_keep_the_owner_out(bench: Bench) -> None:
+    """The second question comes while the first one's answer is being acted upon."""
+    bench.knows(ONE)
+    bench.system.may_answer.clear()
+    bench.ask(Question(ONE.key, TWO.lwb4, ANYCAST))
+    bench.wait(lambda: bench.system.calls)
+    bench.ask(asked_by(ONE))
+    bench.system.may_answer.set()
+    bench.wait(lambda: len(bench.answers) == 2)
+    assert bench.answers[1] == (asked_by(ONE), Outcome.ACCEPTED)
+    assert ONE.key in bench.table
+
+
+def test_down_is_answered_and_not_adopted(bench: Bench) -> None:
+    bench.knows(ONE)
+    bench.system.down = True
+    bench.ask(asked_by(ONE))
+    bench.wait(lambda: bench.answers)
+    assert bench.answers == [(asked_by(ONE), Outcome.UNAVAILABLE)]
+    assert ONE.key not in bench.table
+    assert bench.validator.status()["state"] == "unavailable"
+    assert "it is down. Start it" in bench.validator.status()["last_error"]
+    bench.system.down = False
+    bench.ask(asked_by(ONE))
+    bench.wait(lambda: len(bench.answers) == 2)
+    assert bench.answers[1] == (asked_by(ONE), Outcome.ACCEPTED)
+    assert bench.validator.status()["state"] == "available"
+
+
+def test_slow_is_answered_within_the_deadline_however_many_ask(bench: Bench) -> None:
+    bench.knows(*MANY)
+    bench.system.may_answer.clear()
+    started = time.monotonic()
+    for n in range(20):  # more than may hang at once
+        bench.ask(asked_by(MANY[n]))
+        eventlet.sleep(0.005)
+    bench.wait(lambda: len(bench.answers) == 20)
+    assert time.monotonic() - started < 2 * DEADLINE + 0.5
+    assert {outcome for _, outcome in bench.answers} == {Outcome.UNAVAILABLE}
+    assert len(bench.system.calls) == validation.AT_ONCE
+    assert bench.adopted == []  # late answers are not believed
+    bench.system.may_answer.set()
+    bench.ask(asked_by(ONE))
+    bench.knows(ONE)
+    bench.wait(lambda: len(bench.answers) == 21)
+    assert bench.answers[-1] == (asked_by(ONE), Outcome.ACCEPTED)
+
+
+def test_what_cannot_be_stored_is_not_accepted(bench: Bench) -> None:
+    bench.knows(ONE)
+    bench.store_is_down = True
+    bench.ask(asked_by(ONE), Question(ONE.key, TWO.lwb4, ANYCAST))
+    bench.wait(lambda: len(bench.answers) == 2)
+    assert [outcome for _, outcome in bench.answers] == [Outcome.UNAVAILABLE, Outcome.OTHER_LWB4]
+
+
+def test_too_many_questions_are_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "MOST_QUESTIONS", 2)
+    bench.system.may_answer.clear()
+    bench.ask(*map(asked_by, MANY[:3]))
+    assert bench.answers == [(asked_by(MANY[2]), Outcome.OVERLOADED)]
+
+
+def test_bindings_are_asked_about_again(bench: Bench) -> None:
+    bench.knows(ONE, TWO)
+    bench.ask(asked_by(ONE), asked_by(TWO))
+    bench.wait(lambda: len(bench.answers) == 2)
+    moved = replace(ONE, lwb4=IPv6Address("2001:db8:b4::99"))
+    bench.system.bindings = {ONE.key: moved}
+    bench.validator.recheck([ONE.key, TWO.key])
+    bench.wait(lambda: bench.withdrawn)
+    assert bench.withdrawn == [TWO.key]
+    found = bench.table.get(ONE.key)
+    assert found is not None
+    assert found.lwb4 == moved.lwb4
+    # One that somebody has deleted meanwhile is not brought back.
+    bench.table.remove(ONE.key)
+    bench.validator.recheck([ONE.key])
+    bench.wait(lambda: len(bench.system.calls) == 3)
+    eventlet.sleep(0.05)
+    assert ONE.key not in bench.table
+
+
+def test_nothing_is_withdrawn_because_nobody_answers(bench: Bench) -> None:
+    bench.knows(ONE)
+    bench.ask(asked_by(ONE))
+    bench.wait(lambda: bench.answers)
+    bench.system.down = True
+    bench.validator.recheck([ONE.key])
+    bench.wait(lambda: bench.validator.status()["state"] == "unavailable")
+    assert ONE.key in bench.table
+
+
+def test_a_rate_is_kept() -> None:
+    limit = RateLimit(10)
+    assert sum(limit.take(0.0) for _ in range(100)) == 10
+    assert sum(limit.take(0.05) for _ in range(100)) == 0
+    assert sum(limit.take(0.5) for _ in range(100)) == 5
+    assert sum(limit.take(100.0) for _ in range(100)) == 10

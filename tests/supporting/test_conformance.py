@@ -1,0 +1,68 @@
+"""What every supporting system does alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+
+from ryu_lw4o6.core.binding import Binding, BindingKey
+from tests.rules.samples import A6K6, FULL, SECOND_BR
+from tests.supporting.conftest import Backend
+
+ONE = Binding(IPv6Address("2001:db8:b4::1"), IPv4Address("192.0.2.1"), 3, A6K6)
+TWO = Binding(
+    IPv6Address("2001:db8:b4::2"), IPv4Address("192.0.2.1"), 63, A6K6, SECOND_BR,
+    expires_at=1800000000.25,
+)  # fmt: skip
+WHOLE = Binding(IPv6Address("2001:db8:b4::3"), IPv4Address("203.0.113.5"), 0, FULL)
+
+
+def found(backend: Backend, *keys: BindingKey) -> dict[BindingKey, tuple[object, ...]]:
+    """What is known of these keys, but for where it came from."""
+    return {
+        key: (b.lwb4, b.ipv4, b.psid, b.params, b.br_address, b.expires_at)
+        for key, b in backend.system.find(keys).items()
+    }
+
+
+def told(*bindings: Binding) -> dict[BindingKey, tuple[object, ...]]:
+    return {b.key: (b.lwb4, b.ipv4, b.psid, b.params, b.br_address, b.expires_at) for b in bindings}
+
+
+def test_it_says_who_holds_an_address_and_port_set(backend: Backend) -> None:
+    backend.fill([ONE, TWO, WHOLE])
+    assert found(backend, ONE.key) == told(ONE)
+    assert found(backend, ONE.key, TWO.key, WHOLE.key) == told(ONE, TWO, WHOLE)
+
+
+def test_what_is_free_is_left_out(backend: Backend) -> None:
+    backend.fill([ONE])
+    free = BindingKey(IPv4Address("192.0.2.1"), 4)
+    other = BindingKey(IPv4Address("192.0.2.3"), 3)
+    assert found(backend, free, ONE.key, other) == told(ONE)
+    assert found(backend, free) == {}
+    assert found(backend) == {}
+
+
+def test_an_empty_one_knows_nobody(backend: Backend) -> None:
+    backend.fill([])
+    assert found(backend, ONE.key) == {}
+
+
+def test_it_answers_as_of_now(backend: Backend) -> None:
+    backend.fill([ONE, WHOLE])
+    assert found(backend, ONE.key, WHOLE.key) == told(ONE, WHOLE)
+    moved = replace(ONE, lwb4=IPv6Address("2001:db8:b4::99"))
+    backend.fill([moved])
+    assert found(backend, ONE.key, WHOLE.key) == told(moved)
+
+
+def test_many_at_once(backend: Backend) -> None:
+    many = [
+        Binding(
+            IPv6Address(f"2001:db8:b4::{n:x}"), IPv4Address("192.0.2.0") + n // 64, n % 64, A6K6
+        )
+        for n in range(500)
+    ]
+    backend.fill(many)
+    assert found(backend, *(b.key for b in many)) == told(*many)
