@@ -16,9 +16,11 @@ from rest.http import Answer, Environ, Problem, read_json
 from rest.listing import Listing, Page, Wanted
 from rest.routes import ROUTES
 from rest.service import BindingService
+from rest.stream import Stream
 from rest.values import Bad
 from ryu_lw4o6 import __version__
 from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, Origin, UnknownPrefix
+from ryu_lw4o6.events import KEPT as MAX_EVENTS
 from ryu_lw4o6.service import StaticBinding, StoreUnavailable, SwitchState
 
 _PER_TURN = 500
@@ -46,7 +48,7 @@ class Api:
         self._listing = Listing(service)
         self._reader = Reader(service.settings, service.table)
 
-    def dispatch(self, environ: Environ) -> Answer:
+    def dispatch(self, environ: Environ) -> Answer | Stream:
         """Answer a request. Raises Problem."""
         try:
             path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8")
@@ -68,7 +70,7 @@ class Api:
             if route.body is None
             else read_json(environ, self._service.settings.rest.max_body),
         )
-        handler: Callable[[Call], Answer] = getattr(self, route.handler)
+        handler: Callable[[Call], Answer | Stream] = getattr(self, route.handler)
         return handler(call)
 
     # --- bindings -------------------------------------------------------------------------------
@@ -196,6 +198,39 @@ class Api:
     def counter(self, call: Call) -> Answer:
         return Answer(_named(self._read_counters(), "instance", call.values["name"]))
 
+    # --- failover -------------------------------------------------------------------------------
+
+    def drain(self, call: Call) -> Answer:
+        return self._drain(call, drained=True)
+
+    def undrain(self, call: Call) -> Answer:
+        return self._drain(call, drained=False)
+
+    def _drain(self, call: Call, *, drained: bool) -> Answer:
+        self.failover(call)  # raises the problem if there is no such instance
+        try:
+            self._service.drain(call.values["name"], drained=drained)
+        except StoreUnavailable as error:
+            raise _unavailable(error) from None
+        return self.failover(call)
+
+    def failovers(self, call: Call) -> Answer:
+        return Answer(self._service.failover())
+
+    def failover(self, call: Call) -> Answer:
+        return Answer(_named(self._service.failover()["instances"], "name", call.values["name"]))
+
+    def events(self, call: Call) -> Answer:
+        events, wanted = self._service.events, call.values["type"]
+        since, limit = call.values["since"] or 0, call.values["limit"]
+        found = events.since(since, limit if wanted is None else MAX_EVENTS)
+        found = [event for event in found if wanted in (None, event["type"])]
+        return Answer({"last": events.last, "events": found[:limit]})
+
+    def stream(self, call: Call) -> Stream:
+        since = call.values["since"]
+        return Stream(self._service.events, since, call.values["type"])
+
     def openapi(self, call: Call) -> Answer:
         return Answer(openapi.document())
 
@@ -252,9 +287,7 @@ class Api:
         except KeyError as error:
             raise Problem(404, f"there is no binding {error.args[0]}") from None
         except StoreUnavailable as error:
-            raise Problem(
-                503, f"nothing was changed: {error}", headers={"Retry-After": "5"}
-            ) from None
+            raise _unavailable(error) from None
 
     def _made(self, binding: Binding, call: Call, status: int) -> Answer:
         if not self._waited([binding.key], call):
@@ -286,6 +319,10 @@ class Api:
         applied = self._service.applied
         shown = [binding_json(b, applied(b.key), ports=ports) for b in page.bindings]
         return {"total": page.total, "bindings": shown}
+
+
+def _unavailable(error: StoreUnavailable) -> Problem:
+    return Problem(503, f"nothing was changed: {error}", headers={"Retry-After": "5"})
 
 
 def _refuse(status: int, errors: Errors) -> None:

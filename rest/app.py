@@ -12,6 +12,7 @@ from rest import server
 from rest.api import Api
 from rest.http import Answer
 from rest.service import BindingService
+from rest.stream import Stream
 from ryu_lw4o6.context import LOOPBACK, LwaftrContext
 
 # Ryu listens on every address unless told otherwise.
@@ -24,7 +25,7 @@ class Rest:
     def __init__(self, request: Any, link: Any, data: Api, **config: Any) -> None:
         self._api = data
 
-    def __call__(self, request: Any) -> Answer:
+    def __call__(self, request: Any) -> Answer | Stream:
         return self._api.dispatch(request.environ)
 
 

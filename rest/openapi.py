@@ -11,6 +11,7 @@ from rest.http import JSON, PROBLEM
 from rest.routes import PARAMETERS, ROUTES, Route
 from ryu_lw4o6 import __version__
 from ryu_lw4o6.core.binding import Origin
+from ryu_lw4o6.core.settings import Failover
 from ryu_lw4o6.service import SwitchState
 
 
@@ -155,6 +156,41 @@ SCHEMAS: dict[str, Any] = {
         }
     ),
     "AllCounters": _object({"counters": _array(_schema("Counters"))}),
+    "Failover": {
+        "type": "object",
+        "required": ["name", "mechanism", "drained"],
+        "properties": {
+            "name": _TEXT,
+            "mechanism": {"type": "string", "enum": [str(f) for f in Failover]},
+            "drained": {"type": "boolean"},
+            "obstacle": {
+                "type": ["string", "null"],
+                "description": "why routers must not send packets to this instance now",
+            },
+        },
+    },
+    "AllFailover": _object(
+        {
+            "supporting_system": {"type": ["object", "null"]},
+            "instances": _array(_schema("Failover")),
+        }
+    ),
+    "Events": _object(
+        {
+            "last": _NUMBER,
+            "events": _array(
+                {
+                    "type": "object",
+                    "required": ["id", "at", "type"],
+                    "properties": {
+                        "id": _NUMBER,
+                        "at": {"type": "string", "format": "date-time"},
+                        "type": _TEXT,
+                    },
+                }
+            ),
+        }
+    ),
     "Index": _object({"name": _TEXT, "version": _TEXT, "links": {"type": "object"}}),
     "OpenApi": {"type": "object"},
     "Problem": _object(

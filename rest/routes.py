@@ -53,11 +53,13 @@ PARAMETERS: dict[str, Parameter] = {
     "origin": _choice("who made the binding", *Origin),
     "state": _choice("the state that any switch reports", *SwitchState),
     "port": _integer("a port of that address", 0, 65535),
-    "limit": _integer("how many bindings at most", 1, MAX_PAGE, DEFAULT_PAGE),
+    "limit": _integer("how many at most", 1, MAX_PAGE, DEFAULT_PAGE),
     "after": Parameter(
         "the key of the binding before the first, such as 192.0.2.1/3",
         {"type": "string"}, values.key,
     ),
+    "since": _integer("the id of the event before the first", 0, 10**12),
+    "type": Parameter("a type of event", {"type": "string"}, str),
     "name": Parameter("the name of an instance", {"type": "string"}, str),
     "wait": _choice("answer when the switches have confirmed the change", "applied"),
     "timeout": Parameter(
@@ -119,6 +121,27 @@ ROUTES = (
     ),
     Route("GET", "/v1/switches", "switches", "Every switch and its state", {200: "Switches"}),
     Route("GET", "/v1/switches/{name}", "switch", "One switch", {200: "Switch"}),
+    Route(
+        "POST", "/v1/switches/{name}/drain", "drain",
+        "Withdraw the routes of an instance until this is undone", {200: "Failover"},
+    ),
+    Route(
+        "DELETE", "/v1/switches/{name}/drain", "undrain", "Announce them again",
+        {200: "Failover"},
+    ),
+    Route(
+        "GET", "/v1/failover", "failovers", "The supporting system, validations, announcements",
+        {200: "AllFailover"},
+    ),
+    Route("GET", "/v1/failover/{name}", "failover", "Those of one instance", {200: "Failover"}),
+    Route(
+        "GET", "/v1/events", "events", "What has happened, oldest first", {200: "Events"},
+        ("since", "type", "limit"),
+    ),
+    Route(
+        "GET", "/v1/events/stream", "stream", "What happens, as server-sent events", {200: None},
+        ("since", "type"),
+    ),
     Route("GET", "/v1/counters", "counters", "The counters of every switch", {200: "AllCounters"}),
     Route(
         "GET", "/v1/counters/{name}", "counter", "The counters of one switch", {200: "Counters"},

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from ryu_lw4o6.core.binding import Binding, BindingKey, BindingTable
 from ryu_lw4o6.core.settings import Settings
+from ryu_lw4o6.events import Events
 from ryu_lw4o6.service import Applied
 
 
@@ -25,6 +26,14 @@ class BindingService(Protocol):
         """All or nothing; on return the store has committed. Raises BindingConflict, KeyError
         for a key that is not there, StaticBinding, UnknownPrefix, ValueError, StoreUnavailable.
         """
+
+    events: Events
+
+    def drain(self, name: str, *, drained: bool) -> None:
+        """Raises KeyError if there is no instance with this name, StoreUnavailable."""
+
+    def failover(self) -> Mapping[str, Any]:
+        """The state of failover, ready for JSON."""
 
     def applied(self, key: BindingKey) -> Mapping[str, Applied]:
         """The state of a binding by the name of each instance that carries it."""

@@ -85,7 +85,7 @@ def digits(low: int, high: int) -> Callable[[str], int]:
     check = integer(low, high)
 
     def read(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,10}", text):
+        if not re.fullmatch(r"[0-9]{1,15}", text):
             raise Bad(f"{shown(text)} is not a whole number", f"Use {low} to {high}")
         return check(int(text))
 

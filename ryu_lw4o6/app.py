@@ -6,6 +6,8 @@ Only Ryu's events are handled here. A connection's session does the work, in a g
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -47,6 +49,14 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
         hub.spawn(self._expire)
         for work in self._service.greenlets():
             hub.spawn(fatal(work))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, frame: Any) -> None:
+        """Routers are told before the process ends; whatever else there is, is stored."""
+        self._service.stop()
+        logging.shutdown()
+        os._exit(0)
 
     @_on(ofp_event.EventOFPStateChange, [MAIN_DISPATCHER, DEAD_DISPATCHER])
     def _state_change(self, event: Any) -> None:
@@ -66,6 +76,7 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
             session = switch.connect(datapath)
             hub.spawn(fatal(session.run))
             hub.spawn(fatal(switch.probe), session)
+            hub.spawn(fatal(switch.watch), session)
         else:
             LOG.warning("%s: disconnected", switch.instance.name)
             switch.disconnect(datapath)
@@ -75,6 +86,7 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
         switch = self._service.switch(event.datapath.id)
         if switch is not None and switch.session is not None:
             switch.session.touch_ports()
+            switch.changed()
 
     @fatal
     def _expire(self) -> None:
@@ -83,7 +95,6 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
             try:
                 now = time.time()
                 self._service.renew(now)
-                for key in self._service.expire(now):
-                    LOG.info("binding %s expired", key)
+                self._service.expire(now)
             except StoreUnavailable as error:
                 LOG.error("expired bindings stay until the store is back: %s", error)

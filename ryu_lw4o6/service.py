@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import eventlet.semaphore
@@ -19,9 +20,13 @@ from ryu.lib import hub
 
 from openflow_rules.encode import FlowStats
 from openflow_rules.tables import CLASS_MASK, CookieClass, Count, Drop, cookie
+from ryu_lw4o6.announce.announcer import Announcer
+from ryu_lw4o6.announce.exabgp import ExaBgp
 from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, BindingTable, Origin
 from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Settings
+from ryu_lw4o6.core.times import rfc3339
+from ryu_lw4o6.events import Events
 from ryu_lw4o6.session import SessionError, State
 from ryu_lw4o6.store import AlreadyStored, Store, StoreError
 from ryu_lw4o6.supporting import open_system
@@ -73,6 +78,7 @@ class Service:
         self.settings = settings
         self.table = BindingTable(settings.prefixes)
         self._store = store
+        self.events = Events()
         self.validator: Validator | None = None
         if any(instance.failover.validates for instance in settings.instances):
             self.validator = Validator(
@@ -84,7 +90,14 @@ class Service:
             )
         ask = self.validator.ask if self.validator is not None else None
         remember_no = settings.supporting_system.remember_no
-        self.by_name = {i.name: Switch(i, self.table, ask, remember_no) for i in settings.instances}
+        self.by_name = {
+            i.name: Switch(i, self.table, ask, remember_no, self.events) for i in settings.instances
+        }
+        drained = self._store.drained()
+        for name, switch in self.by_name.items():
+            switch.drained = name in drained
+            if switch.instance.announce is not None:
+                switch.announcer = self._announcer(switch)
         self._renewing = Recent(RENEW_AHEAD / 2, _MOST_RENEWING)
         # Changes are checked against the table, stored, then put into the table; the store may
         # make a greenlet wait, so they go one at a time.
@@ -122,7 +135,45 @@ class Service:
             if self.settings.supporting_system.source is not None:
                 found.append(self.validator.watch)
             found += [s.unknown.run for s in self.by_name.values() if s.unknown is not None]
+        for switch in self.by_name.values():
+            if switch.announcer is not None:
+                found.append(switch.announcer.run)
         return found
+
+    def stop(self) -> None:
+        """The controller ends: tell the routers."""
+        for switch in self.by_name.values():
+            if switch.announcer is not None:
+                switch.announcer.stop()
+
+    def _announcer(self, switch: Switch) -> Announcer:
+        instance = switch.instance
+        assert instance.announce is not None
+        directory = Path(self.settings.run_directory)
+        speaker = ExaBgp(instance.name, instance.announce, directory, switch.changed)
+
+        def tell(what: str, why: str | None) -> None:
+            self.events.add(f"routes-{what}", instance=instance.name, reason=why)
+
+        return Announcer(instance, speaker, switch.obstacle, tell)
+
+    def drain(self, name: str, *, drained: bool) -> None:
+        """Withdraw an instance's routes until this is undone, or announce them again; kept across
+        restarts. Raises KeyError, StoreUnavailable."""
+        switch = self.by_name[name]
+        with self._changing:
+            self._in_store(self._store.set_drained, name, drained)
+            changed, switch.drained = switch.drained != drained, drained
+        if changed:
+            self.events.add("drained" if drained else "undrained", instance=name)
+        switch.changed()
+
+    def failover(self) -> dict[str, Any]:
+        """The state of failover, ready for JSON."""
+        return {
+            "supporting_system": None if self.validator is None else self.validator.status(),
+            "instances": [switch.failover_status() for switch in self.by_name.values()],
+        }
 
     def switch(self, datapath_id: int) -> Switch | None:
         """The switch of the instance with this datapath id."""
@@ -181,6 +232,19 @@ class Service:
             for binding in put.values():
                 self.table.replace(binding)
         self._touch({**gone, **put})
+        for key in gone:
+            if key not in put:
+                self.events.add("binding-deleted", binding=key, reason="rest")
+        for binding in put.values():
+            self._created(binding)
+
+    def _created(self, binding: Binding) -> None:
+        end = binding.expires_at
+        self.events.add(
+            "binding-created", binding=binding.key, lwb4=binding.lwb4,
+            br_address=binding.br_address, origin=binding.origin,
+            expires_at=None if end is None else rfc3339(end, "seconds"),
+        )  # fmt: skip
 
     def adopt(self, bindings: Collection[Binding]) -> None:
         """Follow the supporting system: put these bindings into the place of whatever has their
@@ -209,6 +273,8 @@ class Service:
             for binding in new.values():
                 self.table.replace(binding)
         self._touch(flows_differ)
+        for key in flows_differ:
+            self._created(new[key])
 
     def withdraw(self, keys: Collection[BindingKey]) -> None:
         """The supporting system no longer has these bindings."""
@@ -226,6 +292,8 @@ class Service:
             for key in gone:
                 self.table.remove(key)
         self._touch(gone)
+        for key in gone:
+            self.events.add("binding-deleted", binding=key, reason="supporting system")
 
     def renew(self, now: float) -> None:
         """Ask the supporting system about its bindings that are about to expire."""
@@ -253,6 +321,8 @@ class Service:
                 for key in keys:
                     self.table.remove(key)
         self._touch(keys)
+        for key in keys:
+            self.events.add("binding-expired", binding=key)
         return keys
 
     def _save(
@@ -289,9 +359,13 @@ class Service:
             if down:
                 LOG.info("the store is back")
             down = False
-            if changed:
-                LOG.info("%d bindings follow the store", len(changed))
-                self._touch(changed)
+            self._touch(changed)
+            for key in changed:
+                binding = self.table.get(key)
+                if binding is not None:
+                    self._created(binding)
+                else:
+                    self.events.add("binding-deleted", binding=key, reason="store")
 
     def _sync(self, keys: Sequence[BindingKey] | None) -> list[BindingKey]:
         """Bring the table in line with the store, for these keys or for all; the keys of those

@@ -55,6 +55,8 @@ DUMP_PARTS = 16
 
 OUR_CLASSES = frozenset(int(kind) for kind in CookieClass)
 REPLY_TIMEOUT = 30.0
+ALIVE_SECONDS = 3.0
+"""How long a switch may be silent before it is given up: as long as the BGP hold time."""
 ARP_PUNTS_PER_SECOND = 100
 UNKNOWN_PUNTS_PER_SECOND = {
     Punt.UNKNOWN_LWB4: 10_000,
@@ -123,9 +125,13 @@ class Session:
         next_hop_mac: Callable[[], str | None],
         adopt_next_hop: Callable[[str], None],
         on_packet_in: Callable[[int, bytes, bytes], None],
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.instance = instance
         self.state = State.VERIFYING
+        self.forwarding = False
+        """Whether the switch has the right flows, and the ports they need. It goes on forwarding
+        while they are looked at again."""
         self.connected_at = time.time()
         self.missing_ports: tuple[str, ...] = ()
         self.last_error: str | None = None
@@ -136,6 +142,7 @@ class Session:
         self._next_hop_mac = next_hop_mac
         self._adopt_next_hop = adopt_next_hop
         self._on_packet_in = on_packet_in
+        self._on_change = on_change
         self._encoder = encode.BindingEncoder(instance)
         self._xid = _SEQUENCE
         self._errors: dict[int, SwitchError] = {}
@@ -202,6 +209,24 @@ class Session:
         """Send one message that needs no answer, such as a packet-out."""
         self._datapath.send(message)
 
+    def links_down(self) -> list[str]:
+        """The NICs without a link."""
+        return [
+            name
+            for port in self._datapath.ports.values()
+            if (name := port.name.decode(errors="replace"))
+            in (self.instance.ipv6.port, self.instance.ipv4.port)
+            and port.state & ofp.OFPPS_LINK_DOWN
+        ]
+
+    def is_alive(self) -> bool:
+        """Ask for a sign of life and wait for it."""
+        try:
+            self._answer(self._request_barrier(), "a barrier", ALIVE_SECONDS)
+        except SessionError:
+            return False
+        return True
+
     def dump(
         self, take: Callable[[encode.FlowStats], None], *, table: int = ofp.OFPTT_ALL,
         cookie: int = 0, cookie_mask: int = 0,
@@ -249,12 +274,18 @@ class Session:
     def close(self) -> None:
         """The connection is gone: nobody need wait any longer."""
         self.state = State.CLOSED
+        self.forwarding = False
         channel.tap(self._datapath, None)
         for event in self._awaited.values():
             if not event.ready():
                 event.send(False)
         self._wake.set()
         self._tell_progress()
+
+    def _set_forwarding(self, forwarding: bool) -> None:
+        if forwarding != self.forwarding:
+            self.forwarding = forwarding
+            self._on_change()
 
     def _wait(self) -> None:
         self._wake.wait()
@@ -275,6 +306,7 @@ class Session:
                     instance.name, ", ".join(self.missing_ports),
                 )  # fmt: skip
             self.state = State.WAITING
+            self._set_forwarding(False)
             self._wait()
             return
         ipv6, ipv4, softwire = (by_name[name] for name in wanted)
@@ -354,6 +386,7 @@ class Session:
             "at": time.time(), "seconds": round(seconds, 3), "changed_bindings": changes,
         }  # fmt: skip
         self.state = State.READY
+        self._set_forwarding(True)
         LOG.info(
             "%s: reconciled in %.3f s: %d bindings on the switch, %d of them corrected",
             self.instance.name, seconds, len(self._on_switch), changes,
@@ -529,14 +562,14 @@ class Session:
         if not self._datapath.send(message):
             raise SessionError("the switch stopped reading")
 
-    def _answer(self, xid: int, what: str) -> None:
+    def _answer(self, xid: int, what: str, seconds: float = REPLY_TIMEOUT) -> None:
         """Wait for the answer to the request with this transaction id."""
         try:
-            with eventlet.timeout.Timeout(REPLY_TIMEOUT, False):
+            with eventlet.timeout.Timeout(seconds, False):
                 if self._awaited[xid].wait():
                     return
                 raise SessionError("the connection ended")
-            raise SessionError(f"no answer to {what} within {REPLY_TIMEOUT:.0f} s")
+            raise SessionError(f"no answer to {what} within {seconds:.0f} s")
         finally:
             del self._awaited[xid]
 

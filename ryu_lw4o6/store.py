@@ -42,6 +42,9 @@ _BINDINGS = sa.Table(
     sa.Column("origin", sa.String(16), nullable=False),
     sa.Column("expires_at", sa.Double, index=True),
 )
+_DRAINED = sa.Table(
+    "drained_instances", _METADATA, sa.Column("name", sa.String(64), primary_key=True)
+)
 _COLUMNS = (
     _BINDINGS.c.ipv4,
     _BINDINGS.c.psid,
@@ -198,6 +201,17 @@ class Store:
         """Delete what has expired by ``now``, unless somebody has prolonged it."""
         with self._guard(), self._engine.begin() as connection:
             connection.execute(_BINDINGS.delete().where(_BINDINGS.c.expires_at <= now))
+
+    def drained(self) -> set[str]:
+        """The names of the instances that are drained."""
+        with self._guard(), self._engine.connect() as connection:
+            return set(connection.scalars(sa.select(_DRAINED.c.name)))
+
+    def set_drained(self, name: str, drained: bool) -> None:
+        with self._guard(), self._engine.begin() as connection:
+            connection.execute(_DRAINED.delete().where(_DRAINED.c.name == name))
+            if drained:
+                connection.execute(_DRAINED.insert().values(name=name))
 
     @property
     def shared(self) -> bool:

@@ -14,6 +14,7 @@ from ryu.lib import hub
 from openflow_rules import encode
 from openflow_rules.tables import SEEN_SECONDS, CookieClass, Punt, cookie
 from ryu_lw4o6 import punt
+from ryu_lw4o6.announce.announcer import Announcer
 from ryu_lw4o6.core import arp, nd
 from ryu_lw4o6.core.binding import BindingKey, BindingTable
 from ryu_lw4o6.core.ethernet import mac_bytes
@@ -22,6 +23,7 @@ from ryu_lw4o6.core.next_hop import NextHop
 from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.core.times import rfc3339
+from ryu_lw4o6.events import Events
 from ryu_lw4o6.session import Session, State
 from ryu_lw4o6.unknown import Ask, UnknownTraffic
 
@@ -38,6 +40,7 @@ _TO_VALIDATE = {
 }
 """What the supporting system is asked about, and whether it comes from an lwB4."""
 _PROBE_TICK = 0.25
+_ALIVE_TICK = 1.0
 _MOST_RECENT = 100_000
 
 
@@ -51,11 +54,17 @@ class Switch:
         table: BindingTable,
         ask: Ask | None = None,
         remember_no: int = SEEN_SECONDS,
+        events: Events | None = None,
     ) -> None:
         self.instance = instance
+        self.drained = False
+        self.announcer: Announcer | None = None
+        self._events = events or Events()
         self.unknown: UnknownTraffic | None = None
         if ask is not None and instance.failover.validates:
-            self.unknown = UnknownTraffic(instance, table, ask, remember_no, self._refused)
+            self.unknown = UnknownTraffic(
+                instance, table, ask, remember_no, self._refused, self._events
+            )
         self.session: Session | None = None
         self.ipv4_next_hop = NextHop(arp, instance.ipv4.address.ip, instance.ipv4.next_hop)
         self.ipv6_next_hop = (
@@ -89,7 +98,9 @@ class Switch:
             next_hop_mac=lambda: self.ipv4_next_hop.mac,
             adopt_next_hop=self.ipv4_next_hop.adopt,
             on_packet_in=self._packet_in,
+            on_change=self.changed,
         )
+        self._events.add("switch-connected", instance=self.instance.name)
         if self.unknown is not None:
             self.unknown.connect(self.session)
         return self.session
@@ -102,6 +113,39 @@ class Switch:
             self._datapath = None
             if self.unknown is not None:
                 self.unknown.connect(None)
+            self._events.add("switch-disconnected", instance=self.instance.name)
+            self.changed()
+
+    def obstacle(self) -> str | None:
+        """Why routers must not send packets here now; None if they may."""
+        session = self.session
+        if self.drained:
+            return "drained"
+        if session is None:
+            return "the switch is not connected"
+        if not session.forwarding:
+            return f"the switch is {session.state}"
+        down = session.links_down()
+        if down:
+            return f"no link on {', '.join(down)}"
+        if self.ipv4_next_hop.mac is None:
+            return f"the IPv4 next hop {self.ipv4_next_hop.address} does not answer ARP"
+        return None
+
+    def changed(self) -> None:
+        """Something has changed that routers may have to know of."""
+        if self.announcer is not None:
+            self.announcer.look()
+
+    def watch(self, session: Session) -> None:
+        """Give the switch up when it no longer answers, for as long as ``session`` lasts."""
+        while session is self.session:
+            hub.sleep(_ALIVE_TICK)
+            if session is self.session and not session.is_alive() and session is self.session:
+                LOG.error("%s: the switch does not answer; closing", self.instance.name)
+                datapath = self._datapath
+                self.disconnect(datapath)
+                datapath.close()
 
     def touch(self, keys: Iterable[BindingKey]) -> None:
         if self.session is not None:
@@ -130,6 +174,7 @@ class Switch:
         if flow_cookie == _ARP:
             if self._learn(self.ipv4_next_hop, frame) and self.session is not None:
                 self.session.touch_pipeline()
+                self.changed()
         elif flow_cookie == _NEIGHBOUR:
             if self.ipv6_next_hop is not None:
                 self._learn(self.ipv6_next_hop, frame)
@@ -179,6 +224,18 @@ class Switch:
         if mac is not None and self._icmp_limit[kind].take(time.monotonic()):
             self.icmp_sent[kind] += 1
             session.send(encode.packet_out(punt.to_frame(packet, mac, own), port))
+
+    def failover_status(self) -> dict[str, Any]:
+        """What becomes of packets without a binding, and of routes; ready for JSON."""
+        return {
+            "name": self.instance.name,
+            "mechanism": str(self.instance.failover),
+            "drained": self.drained,
+            "obstacle": self.obstacle(),
+            "announcements": None if self.announcer is None else self.announcer.status(),
+            "validation": None if self.unknown is None else self.unknown.status(),
+            "icmpv6_errors_sent": self.icmp_sent["icmpv6"],
+        }
 
     def status(self) -> dict[str, Any]:
         """The switch's state, ready for JSON."""

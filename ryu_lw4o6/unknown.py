@@ -26,6 +26,7 @@ from ryu_lw4o6.core.binding import BindingKey, BindingTable, Origin
 from ryu_lw4o6.core.failover import Outcome, Question
 from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Instance
+from ryu_lw4o6.events import Events
 from ryu_lw4o6.session import Session
 from ryu_lw4o6.validation import Answered
 
@@ -63,6 +64,7 @@ class UnknownTraffic:
         ask: Ask,
         remember_no: int,
         refused: Callable[[Question, bytes], None],
+        events: Events,
     ) -> None:
         self.instance = instance
         self.outcomes: Counter[Outcome] = Counter()
@@ -73,6 +75,7 @@ class UnknownTraffic:
         self._ask = ask
         self._remember_no = remember_no
         self._refused = refused
+        self._events = events
         self._session: Session | None = None
         self._waiting: dict[Question, _Waiting] = {}
         self._by_lwb4: Counter[IPv6Address] = Counter()
@@ -180,6 +183,10 @@ class UnknownTraffic:
             self._accepted[question] = None
             self._wake.set()
             return
+        self._events.add(
+            "binding-refused", instance=self.instance.name, binding=question.key,
+            lwb4=question.lwb4, reason=outcome, ms=round((now - waiting.since) * 1e3, 2),
+        )  # fmt: skip
         frames = self._let_go(question)
         self.packets["dropped_refused"] += len(frames)
         self._no.add(question, now)

@@ -24,7 +24,7 @@ SYSTEM_FIXTURES = {
 }
 """Fixtures that build a part of a network, or a machine: whoever uses one needs root."""
 
-SYSTEM_FOLDERS = {"kernel_rig", "lab", "packaging", "store", "supporting"}
+SYSTEM_FOLDERS = {"announce", "kernel_rig", "lab", "packaging", "store", "supporting"}
 
 settings.register_profile("dev", deadline=None)
 settings.register_profile(

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from ryu_lw4o6.core.binding import Binding, Prefix, PrefixIndex
 
 DEFAULT_STORE_URL = "sqlite:////var/lib/lw4o6/bindings.sqlite"
+DEFAULT_RUN_DIRECTORY = "/run/lw4o6"
 DEFAULT_MTU = 1500
 DEFAULT_BRIDGE = "br-lwaftr"
 DEFAULT_SOFTWIRE_PORT = "softwire0"
@@ -84,6 +85,32 @@ class IcmpPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """A BGP neighbour."""
+
+    address: IPv4Address | IPv6Address
+    local_address: IPv4Address | IPv6Address
+    asn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """What an instance tells routers about the way to it (RFC 4271).
+
+    ``local_preference`` goes to neighbours of the same AS, ``med`` to all: the higher, and the
+    lower, the better. ``keep_without_controller`` is whether
+    the routes stay when the controller has died: the switch goes on forwarding what it knows.
+    """
+
+    local_as: int
+    router_id: IPv4Address
+    peers: tuple[Peer, ...]
+    local_preference: int = 100
+    med: int = 0
+    keep_without_controller: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One lwAFTR: one Open vSwitch bridge."""
 
@@ -99,6 +126,7 @@ class Instance:
     hairpinning: bool = True
     failover: Failover = Failover.ICMPV6
     icmp: IcmpPolicy = field(default_factory=IcmpPolicy)
+    announce: Announce | None = None
     _index: PrefixIndex = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -154,6 +182,7 @@ class Settings:
     bindings: tuple[Binding, ...] = ()
     store_url: str = DEFAULT_STORE_URL
     supporting_system: SupportingSystem = field(default_factory=SupportingSystem)
+    run_directory: str = DEFAULT_RUN_DIRECTORY
     rest: RestSettings = field(default_factory=RestSettings)
 
     def instance(self, datapath_id: int) -> Instance | None:

@@ -65,6 +65,12 @@ class MemoryStore:
             raise StoreError("the disk is full", "Make room")
         self.saves += 1
 
+    def drained(self) -> set[str]:
+        return set()
+
+    def set_drained(self, name: str, drained: bool) -> None:
+        self.save([], [])
+
     def expire(self, now: float) -> None:
         self.save([], [])
 

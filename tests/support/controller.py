@@ -70,6 +70,13 @@ class Controller:
             self._process.wait(10)
             self._process = None
 
+    def terminate(self) -> None:
+        """Tell it to end, and wait until it has."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(10)
+            self._process = None
+
     def rest(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         command = ["curl", "-sS", "-m", "20", "-X", method, "-w", "\n%{http_code}"]
         if body is not None:

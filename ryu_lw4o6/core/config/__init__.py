@@ -16,13 +16,28 @@ from ryu_lw4o6.core.config.instances import (
     read_prefixes,
 )
 from ryu_lw4o6.core.config.problems import Bad, ConfigError, Problem
-from ryu_lw4o6.core.settings import DEFAULT_STORE_URL, RestSettings, Settings, SupportingSystem
+from ryu_lw4o6.core.settings import (
+    DEFAULT_RUN_DIRECTORY,
+    DEFAULT_STORE_URL,
+    RestSettings,
+    Settings,
+    SupportingSystem,
+)
 
 __all__ = ["ConfigError", "Problem", "bindings_of", "load"]
 
 _MAX_FILE = 4 << 20
 _MAX_TOKEN_FILE = 4096
-_KEYS = ("store", "supporting_system", "rest", "prefixes", "bindings", "bindings_csv", "instances")
+_KEYS = (
+    "store",
+    "supporting_system",
+    "run_directory",
+    "rest",
+    "prefixes",
+    "bindings",
+    "bindings_csv",
+    "instances",
+)
 
 
 def load(path: Path) -> Settings:
@@ -82,6 +97,7 @@ def _read(root: Entry, directory: Path) -> Settings | None:
         tuple(bindings),
         value_of(top, "store", values.store_url, DEFAULT_STORE_URL),
         _read_supporting_system(top.get("supporting_system"), directory),
+        str(directory / value_of(top, "run_directory", values.text, DEFAULT_RUN_DIRECTORY)),
         _read_rest(top.get("rest"), directory),
     )
 

@@ -16,12 +16,14 @@ from ryu_lw4o6.core.settings import (
     DEFAULT_BRIDGE,
     DEFAULT_MTU,
     DEFAULT_SOFTWIRE_PORT,
+    Announce,
     Datapath,
     Failover,
     IcmpPolicy,
     Instance,
     Ipv4Side,
     Ipv6Side,
+    Peer,
     br_tag,
 )
 
@@ -135,11 +137,12 @@ def _read_instance(
     ipv6 = _read_ipv6(found.get("ipv6"), ports)
     if ipv6 is not None:
         result.own.add(ipv6.address.ip)
+    ipv4 = _read_ipv4(found.get("ipv4"), ports, prefixes.prefixes)
     return {
         "name": value_of(found, "name", values.name),
         "datapath_id": value_of(found, "datapath_id", values.datapath_id),
         "ipv6": ipv6,
-        "ipv4": _read_ipv4(found.get("ipv4"), ports, prefixes.prefixes),
+        "ipv4": ipv4,
         "aftr_addresses": aftr,
         "prefixes": _read_served(found.get("prefixes"), prefixes),
         "bridge": _read_port(entry, found, "bridge", DEFAULT_BRIDGE, ports),
@@ -148,6 +151,7 @@ def _read_instance(
         "hairpinning": value_of(found, "hairpinning", values.boolean, True),
         "failover": value_of(found, "failover", values.failover, Failover.ICMPV6),
         "icmp": _read_icmp(found.get("icmp")),
+        "announce": _read_announce(found.get("announce"), ipv4),
     }
 
 
@@ -259,6 +263,42 @@ def _read_icmp(entry: Entry | None) -> IcmpPolicy:
         if f.name != "rate"
     }
     return IcmpPolicy(rate=rate, **switches)
+
+
+def _read_announce(entry: Entry | None, ipv4: Ipv4Side | None) -> Announce | None:
+    if entry is None:
+        return None
+    known = ("local_as", "router_id", "peers", "local_preference", "med", "without_controller")
+    found = entry.fields(known, ("local_as", "peers"))
+    if found is None:
+        return None
+    asn = values.integer(1, 0xFFFFFFFF - 1)
+    local_as = value_of(found, "local_as", asn)
+    router_id = value_of(found, "router_id", values.ipv4_host, ipv4 and ipv4.address.ip)
+    peers: list[Peer] = []
+    taken: dict[Hashable, Entry] = {}
+    for item in found["peers"].items() if "peers" in found else ():
+        peer = item.fields(("address", "local_address", "as"), ("address", "local_address", "as"))
+        if peer is None:
+            continue
+        address = value_of(peer, "address", values.host)
+        local_address = value_of(peer, "local_address", values.host)
+        peer_as = value_of(peer, "as", asn)
+        if not (address and local_address and peer_as):
+            continue
+        if address.version != local_address.version:
+            item.problem(
+                f"{address} and {local_address} are of different families", "Use two of one"
+            )
+        peer["address"].claim(taken, address, "List each neighbour once")
+        peers.append(Peer(address, local_address, peer_as))
+    whole = values.integer(0, 0xFFFFFFFF)
+    preference = value_of(found, "local_preference", whole, 100)
+    med = value_of(found, "med", whole, 0)
+    keep = value_of(found, "without_controller", values.choice("withdraw", "keep"), "withdraw")
+    if not (local_as and router_id and peers):
+        return None
+    return Announce(local_as, router_id, tuple(peers), preference, med, keep == "keep")
 
 
 def _read_served(entry: Entry | None, prefixes: Prefixes) -> tuple[Prefix, ...]:

@@ -62,6 +62,10 @@ def ipv6_host(value: str) -> IPv6Address:
     return address
 
 
+def host(value: str) -> IPv4Address | IPv6Address:
+    return ipv6_host(value) if ":" in value else ipv4_host(value)
+
+
 def ipv6_next_hop(value: str) -> IPv6Address:
     address = ipv6(value)
     return address if address.is_link_local else ipv6_host(value)
@@ -207,6 +211,15 @@ def moment(value: str) -> float:
         raise Bad(
             f"{quote(value)} is no date and time", "Write 2026-12-31T23:59:59Z, or Unix time"
         ) from None
+
+
+def choice(*known: str) -> Callable[[str], str]:
+    def convert(value: str) -> str:
+        if value not in known:
+            raise Bad(f"{quote(value)} is none of {', '.join(known)}", did_you_mean(value, known))
+        return value
+
+    return convert
 
 
 def store_url(value: str) -> str:

@@ -1,0 +1,51 @@
+"""Events as they happen: server-sent events (WHATWG HTML section 9.2)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+
+from rest.http import Environ, StartResponse
+from ryu_lw4o6.events import Events
+
+KEEP_ALIVE_SECONDS = 15.0
+_AT_ONCE = 100
+
+
+class Stream:
+    """A WSGI application that ends when the client goes. It begins behind the event ``since``,
+    or the client's Last-Event-ID, or with what happens next."""
+
+    def __init__(self, events: Events, since: int | None, kind: str | None) -> None:
+        self._events = events
+        self._since = since
+        self._kind = kind
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        last = environ.get("HTTP_LAST_EVENT_ID", "")
+        if last.isascii() and last.isdecimal() and len(last) < 16:
+            self._since = int(last)
+        start_response(
+            "200 OK", [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")]
+        )
+        return [] if environ.get("REQUEST_METHOD") == "HEAD" else self._lines()
+
+    def _lines(self) -> Iterator[bytes]:
+        # The first bytes say that events follow, before there is one.
+        yield b"retry: 1000\n\n"
+        after = self._events.last if self._since is None else self._since
+        while True:
+            found = self._events.since(after, _AT_ONCE)
+            if not found:
+                after = min(after, self._events.last)
+                if not self._events.wait(after, KEEP_ALIVE_SECONDS):
+                    yield b": nothing has happened\n\n"
+                continue
+            after = found[-1]["id"]
+            text = "".join(
+                f"id: {event['id']}\nevent: {event['type']}\ndata: {json.dumps(event)}\n\n"
+                for event in found
+                if self._kind in (None, event["type"])
+            )
+            if text:
+                yield text.encode()

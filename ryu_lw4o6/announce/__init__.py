@@ -1,0 +1,1 @@
+"""Route announcements: which addresses of an lwAFTR routers may send packets to, and when."""

@@ -1,0 +1,93 @@
+"""Run by ExaBGP: hands the controller's wishes to it, and lives on when the controller does not.
+
+    pipe.py SOCKET DIGEST withdraw|keep
+
+The controller listens on an abstract Unix socket and sends lines of JSON, each the whole list of
+routes to be announced. What differs from the list before is told to ExaBGP on standard output.
+When the connection ends, which it does the moment the controller dies, everything is withdrawn,
+or kept, and the controller waited for. Plain Python with nothing else: it must not fail.
+"""
+
+import json
+import os
+import select
+import socket
+import sys
+import time
+
+RETRY = 0.1
+GIVE_UP = 300
+"""Seconds without a controller, and without routes, after which ExaBGP is told to end."""
+
+
+def main() -> None:
+    name, digest, end = sys.argv[1:4]
+    announced: list[str] = []
+    alone_since = time.monotonic()
+    while True:
+        connection = connect(name)
+        if connection is not None:
+            hello = {"pid": os.getppid(), "digest": digest, "announced": announced}
+            announced = serve(connection, hello, announced)
+            connection.close()
+            alone_since = time.monotonic()
+            if end == "withdraw":
+                announced = tell(announced, [])
+        elif not announced and time.monotonic() - alone_since > GIVE_UP:
+            say("shutdown")
+            return
+        # ExaBGP closes our standard input when it ends.
+        if select.select([0], [], [], RETRY)[0] and not os.read(0, 65536):
+            return
+
+
+def connect(name: str) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect("\0" + name)
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def serve(connection: socket.socket, hello: dict[str, object], announced: list[str]) -> list[str]:
+    """Do as the controller says until it is gone; what is announced then."""
+    pending = b""
+    try:
+        connection.sendall(json.dumps(hello).encode() + b"\n")
+        while True:
+            readable = select.select([connection.fileno(), 0], [], [])[0]
+            if 0 in readable:
+                news = os.read(0, 65536)
+                if not news:
+                    sys.exit()
+                connection.sendall(news)
+            if connection.fileno() in readable:
+                received = connection.recv(65536)
+                if not received:
+                    return announced
+                *lines, pending = (pending + received).split(b"\n")
+                if lines:
+                    announced = tell(announced, json.loads(lines[-1]))
+    except (OSError, ValueError):
+        return announced
+
+
+def tell(before: list[str], wanted: list[str]) -> list[str]:
+    """Tell ExaBGP what has changed."""
+    for route in before:
+        if route not in wanted:
+            say("withdraw route " + route)
+    for route in wanted:
+        if route not in before:
+            say("announce route " + route)
+    return wanted
+
+
+def say(line: str) -> None:
+    os.write(1, line.encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Announcements as a real router (BIRD) sees them, through a real ExaBGP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.bird import Bird
+from tests.support.netns import namespace
+from tests.support.ovs import run, wait_for
+from tests.support.rig import CONFIG, Rig
+
+ROUTES = {"2001:db8:ffff::1/128", "2001:db8:ffff::2/128",
+          "192.0.2.0/24", "198.18.0.0/30", "203.0.113.0/29"}  # fmt: skip
+ANNOUNCE = (
+    "run_directory: {directory}\n"
+    + CONFIG
+    + """\
+    announce:
+      local_as: 64512
+      local_preference: 50
+      med: 7
+      without_controller: WITHOUT
+      peers:
+        - {{address: "2001:db8:c::fe", local_address: "2001:db8:c::1", as: 64512}}
+"""
+)
+
+
+class Network:
+    def __init__(self, rig: Rig, bird: Bird) -> None:
+        self.rig = rig
+        self.bird = bird
+
+    def announced(self) -> bool:
+        return set(self.bird.routes()) == ROUTES
+
+    def withdrawn(self) -> bool:
+        return not self.bird.routes()
+
+    def seconds_until(self, condition: str) -> float:
+        started = time.monotonic()
+        wait_for(condition, getattr(self, condition), 15)
+        return time.monotonic() - started
+
+    def exabgp(self) -> int:
+        return int((self.rig.ovs.directory / "exabgp-lwaftr1.pid").read_text())
+
+    def failover(self) -> dict[str, object]:
+        found: dict[str, object] = self.rig.controller.rest("GET", "/v1/failover/lwaftr1")[1]
+        return found
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    yield from build("withdraw")
+
+
+def build(without: str) -> Iterator[Network]:
+    rig = Rig(ANNOUNCE.replace("WITHOUT", without))
+    try:
+        with namespace() as router:
+            run("ip", "link", "add", "bgp0", "netns", rig.ovs.name, "type", "veth",
+                "peer", "name", "bgp1", "netns", router)  # fmt: skip
+            for name, link, address in ((rig.ovs.name, "bgp0", "1"), (router, "bgp1", "fe")):
+                run("ip", "-n", name, "addr", "add", f"2001:db8:c::{address}/64", "dev", link,
+                    "nodad")  # fmt: skip
+                run("ip", "-n", name, "link", "set", link, "up")
+            bird = Bird(router, 64512, [("2001:db8:c::1", 64512)])
+            network = Network(rig, bird)
+            try:
+                wait_for("everything is announced", network.announced, 30)
+                yield network
+            finally:
+                bird.stop()
+                rig.controller.kill()
+                os.kill(network.exabgp(), signal.SIGTERM)
+    finally:
+        rig.stop()
+
+
+def test_routes_have_next_hops_and_preference(network: Network) -> None:
+    routes = network.bird.routes()
+    for prefix in ROUTES:
+        assert routes[prefix]["local_pref"] == "50"
+        assert routes[prefix]["med"] == "7"
+        hop = routes[prefix]["next_hop"].split()[0]
+        assert hop == ("2001:db8:1::1" if ":" in prefix else "198.51.100.1")
+    found = network.failover()
+    assert found["announcements"] == {
+        "announced": True, "obstacle": None, "speaker": "running",
+        "peers": {"2001:db8:c::fe": "up"},
+    }  # fmt: skip
+
+
+def test_drain_and_its_end(network: Network) -> None:
+    status, found = network.rig.controller.rest("POST", "/v1/switches/lwaftr1/drain")
+    assert (status, found["drained"], found["obstacle"]) == (200, True, "drained")
+    assert network.seconds_until("withdrawn") < 2
+    # A drained instance is drained after a restart as well.
+    network.rig.controller.kill()
+    network.rig.controller.start()
+    wait_for("it has looked", lambda: network.failover()["obstacle"] == "drained")
+    assert network.withdrawn()
+    assert network.rig.controller.rest("DELETE", "/v1/switches/lwaftr1/drain")[0] == 200
+    wait_for("it is announced", network.announced)
+
+
+def test_the_controller_dies_and_comes_back(network: Network) -> None:
+    pid = network.exabgp()
+    network.rig.controller.kill()
+    assert network.seconds_until("withdrawn") < 2
+    network.rig.controller.start()
+    wait_for("it is announced", network.announced)
+    assert network.exabgp() == pid  # the session stayed up
+    assert Path(f"/proc/{pid}").exists()
+
+
+def test_exabgp_dies(network: Network) -> None:
+    before = network.exabgp()
+    os.kill(before, signal.SIGKILL)
+    assert network.seconds_until("withdrawn") < 4
+    wait_for("another one is started", network.announced, 20)
+    assert network.exabgp() != before
+
+
+@pytest.mark.parametrize("link", ["eth6", "eth4"])
+def test_a_link_goes_down_and_up(network: Network, link: str) -> None:
+    network.rig.ovs("ip", "link", "set", link, "down")
+    assert network.seconds_until("withdrawn") < 2
+    obstacle = network.failover()["obstacle"]
+    assert link in str(obstacle)
+    network.rig.ovs("ip", "link", "set", link, "up")
+    wait_for("it is announced again", network.announced, 20)
+
+
+def test_a_port_is_taken_away(network: Network) -> None:
+    ovs = network.rig.ovs
+    ovs("ovs-vsctl", "del-port", "br0", "softwire0")
+    assert network.seconds_until("withdrawn") < 2
+    assert network.failover()["obstacle"] == "the switch is waiting for ports"
+    network.rig.lw4o6("switch", "up")
+    wait_for("it is announced again", network.announced, 20)
+
+
+def test_the_switch_stands_still(network: Network) -> None:
+    pid = network.rig.ovs.switch_pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert network.seconds_until("withdrawn") < 6
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for("it is announced again", network.announced, 30)
+
+
+def test_the_switch_dies_and_comes_back(network: Network) -> None:
+    network.rig.ovs.kill("ovs-vswitchd")
+    assert network.seconds_until("withdrawn") < 2
+    network.rig.ovs.start_switch()
+    network.rig.lw4o6("switch", "up")
+    network.rig.ovs.reconnect("br0")
+    wait_for("it is announced again", network.announced, 30)
+
+
+def test_a_controller_that_is_told_to_end_withdraws_and_leaves_nothing(network: Network) -> None:
+    pid = network.exabgp()
+    network.rig.controller.terminate()
+    assert network.seconds_until("withdrawn") < 2
+    wait_for("ExaBGP has ended", lambda: not _runs(pid))
+    network.rig.controller.start()
+    wait_for("it is announced again", network.announced, 20)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def keeping() -> Iterator[Network]:
+    yield from build("keep")
+
+
+def test_routes_can_be_kept_without_a_controller(keeping: Network) -> None:
+    pid = keeping.exabgp()
+    keeping.rig.controller.kill()
+    time.sleep(1)  # nothing is to happen, which takes its time
+    assert keeping.announced()
+    keeping.rig.controller.start()
+    wait_for("the controller has found it", lambda: _speaks(keeping), 20)
+    assert keeping.announced()
+    assert keeping.exabgp() == pid
+    keeping.rig.controller.rest("POST", "/v1/switches/lwaftr1/drain")
+    assert keeping.seconds_until("withdrawn") < 2
+
+
+def _speaks(network: Network) -> bool:
+    found = network.failover()["announcements"]
+    return isinstance(found, dict) and bool(found["announced"])
