@@ -6,10 +6,10 @@ import argparse
 import os
 import sys
 
-from ryu_lw4o6 import __version__, check_config, pipeline_cli, switch_cli
+from ryu_lw4o6 import __version__, check_config, drain_cli, pipeline_cli, switch_cli
 from ryu_lw4o6.softwire import cli as softwire_cli
 
-COMMANDS = (check_config, pipeline_cli, softwire_cli, switch_cli)
+COMMANDS = (check_config, drain_cli, pipeline_cli, softwire_cli, switch_cli)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ PACKAGES=(
     iproute2 ethtool procps util-linux                  # switch and lab
     nftables iperf3 iputils-ping tcpdump curl           # lab
     postgresql-15                                       # a store that controllers share
+    bird2                                               # the lab's router
 )
 VENV=.venv
 STAMP=$VENV/.lw4o6-setup
@@ -56,9 +57,10 @@ install_packages() {
     local policy=/usr/sbin/policy-rc.d service services=()
     [[ " $* " == *" openvswitch-switch "* ]] && services+=(openvswitch-switch)
     [[ " $* " == *" postgresql-15 "* ]] && services+=(postgresql)
+    [[ " $* " == *" bird2 "* ]] && services+=(bird)
     if ((${#services[@]})) && [[ ! -e $policy ]]; then
         trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-        printf '#!/bin/sh\ncase "$1" in openvswitch*|ovs*|postgresql*) exit 101 ;; esac\n' >"$policy"
+        printf '#!/bin/sh\ncase "$1" in openvswitch*|ovs*|postgresql*|bird*) exit 101 ;; esac\n' >"$policy"
         chmod 755 "$policy"
     else
         policy=
@@ -96,7 +98,7 @@ install_environment() {
     # pip splits these variables at spaces: a relative path has none.
     export PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
     export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
-    quietly "$VENV/bin/python" -m pip install --use-pep517 --progress-bar off -e '.[postgresql,test,dev]'
+    quietly "$VENV/bin/python" -m pip install --use-pep517 --progress-bar off -e '.[postgresql,bgp,lab,test,dev]'
     fingerprint "$1" >"$STAMP"
 }
 

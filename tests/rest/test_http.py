@@ -26,12 +26,16 @@ def test_every_route_answers_as_documented(client: Client) -> None:
     client.delete(target)
     client.put(target, body)
     client.post("/v1/bindings/bulk", {})
+    client.request("POST", "/v1/switches/lwaftr1/drain")
+    client.delete("/v1/switches/lwaftr1/drain")
     for path in (
         "", "/bindings", "/bindings/192.0.2.1/3", "/lookup?lwb4=2001:db8:b4::1", "/switches",
-        "/switches/lwaftr1", "/counters", "/counters/lwaftr2", "/openapi.json",
+        "/switches/lwaftr1", "/counters", "/counters/lwaftr2", "/failover", "/failover/lwaftr1",
+        "/events", "/openapi.json",
     ):  # fmt: skip
         assert client.get(f"/v1{path}").status == 200
         assert client.request("HEAD", f"/v1{path}").status == 200
+    client.request("HEAD", "/v1/events/stream")  # it has no end: see test_failover.py
     documented = {
         (route.method, route.path, status)
         for route in routes.ROUTES for status in route.answers if status != 202

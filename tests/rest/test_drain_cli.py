@@ -1,0 +1,41 @@
+"""``lw4o6 drain`` against a real server, and against none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ryu_lw4o6 import cli
+from tests.rest.test_server import port
+
+__all__ = ["port"]
+
+
+def drain(port: int, *words: str) -> int:
+    return cli.main([*words, "--url", f"http://127.0.0.1:{port}"])
+
+
+def test_drain_and_undrain(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert drain(port, "drain", "lwaftr1") == 0
+    assert capsys.readouterr().out.startswith("lwaftr1: drained")
+    assert drain(port, "undrain", "lwaftr1") == 0
+    assert capsys.readouterr().out.startswith("lwaftr1: not drained")
+
+
+def test_an_instance_that_is_not_there(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert drain(port, "drain", "nobody") == 1
+    assert "there is no instance 'nobody'; there is lwaftr1, lwaftr2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "https://127.0.0.1", "nonsense", "http://"])
+def test_a_controller_that_is_not_there(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["drain", "lwaftr1", "--url", url]) == 1
+    assert "Is the controller running?" in capsys.readouterr().err
+
+
+def test_a_token_file_that_is_not_there(
+    port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert drain(port, "drain", "lwaftr1", "--token-file", str(tmp_path / "none")) == 1
+    assert "none" in capsys.readouterr().err
