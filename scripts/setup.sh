@@ -11,6 +11,18 @@ PACKAGES=(
     nftables iperf3 iputils-ping tcpdump curl           # lab
     postgresql-15                                       # a store that controllers share
     bird2                                               # the lab's router
+    kea-dhcp4-server kea-dhcp6-server kea-ctrl-agent kea-admin  # the lab's provisioning server
+    isc-dhcp-relay python3-libtorrent tshark            # tests: other programs of the same protocols
+)
+# What Debian would start when it installs them, by package.
+declare -A SERVICES=(
+    [openvswitch-switch]=openvswitch-switch
+    [postgresql-15]=postgresql
+    [bird2]=bird
+    [kea-dhcp4-server]=kea-dhcp4-server
+    [kea-dhcp6-server]=kea-dhcp6-server
+    [kea-ctrl-agent]=kea-ctrl-agent
+    [isc-dhcp-relay]=isc-dhcp-relay
 )
 VENV=.venv
 STAMP=$VENV/.lw4o6-setup
@@ -51,16 +63,18 @@ missing_packages() {
     done
 }
 
-# Debian starts a service when it installs it. Lab and tests bring their own Open vSwitch and
-# PostgreSQL; one that was there before, and is somebody's, is not touched.
+# Debian starts a service when it installs it. Lab and tests bring their own servers; one that was
+# there before, and is somebody's, is not touched.
 install_packages() {
-    local policy=/usr/sbin/policy-rc.d service services=()
-    [[ " $* " == *" openvswitch-switch "* ]] && services+=(openvswitch-switch)
-    [[ " $* " == *" postgresql-15 "* ]] && services+=(postgresql)
-    [[ " $* " == *" bird2 "* ]] && services+=(bird)
+    local policy=/usr/sbin/policy-rc.d package service services=()
+    for package in "$@"; do
+        service=${SERVICES[$package]:-}
+        [[ -z $service ]] || services+=("$service")
+    done
     if ((${#services[@]})) && [[ ! -e $policy ]]; then
         trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-        printf '#!/bin/sh\ncase "$1" in openvswitch*|ovs*|postgresql*|bird*) exit 101 ;; esac\n' >"$policy"
+        printf '#!/bin/sh\ncase "$1" in openvswitch*|ovs*|%s*) exit 101 ;; esac\n' \
+            "$(IFS='|'; sed 's/|/*|/g' <<<"${services[*]}")" >"$policy"
         chmod 755 "$policy"
     else
         policy=
