@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
 
-from openflow_rules.compiler import BINDING_FLOWS, IN_PORT, LOCAL_PORT, Ports, pipeline
+from openflow_rules.compiler import pipeline
+from openflow_rules.compiler.bindings import BINDING_FLOWS
+from openflow_rules.compiler.parts import IN_PORT, LOCAL_PORT, Ports
 from openflow_rules.flow import (
     Action,
     DecTtl,

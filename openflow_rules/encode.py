@@ -18,7 +18,9 @@ from ryu.ofproto import ofproto_v1_3 as ofp
 from ryu.ofproto import ofproto_v1_3_parser as parser
 from ryu.ofproto.ofproto_protocol import ProtocolDesc
 
-from openflow_rules.compiler import BINDING_FLOWS, ETH_IPV4, Ports, br_mac, to_next_hop
+from openflow_rules.compiler.bindings import BINDING_FLOWS, br_mac
+from openflow_rules.compiler.forward import to_next_hop
+from openflow_rules.compiler.parts import ETH_IPV4, Ports
 from openflow_rules.flow import (
     Action,
     DecTtl,

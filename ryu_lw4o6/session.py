@@ -32,7 +32,8 @@ from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_3 as ofp
 
 from openflow_rules import encode
-from openflow_rules.compiler import Ports, pipeline
+from openflow_rules.compiler import pipeline
+from openflow_rules.compiler.parts import Ports
 from openflow_rules.tables import (
     TABLES,
     CookieClass,

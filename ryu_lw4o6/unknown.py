@@ -19,7 +19,7 @@ from typing import Any
 from ryu.lib import hub
 
 from openflow_rules import encode
-from openflow_rules.compiler import refusal
+from openflow_rules.compiler.unknown import refusal
 from openflow_rules.tables import SEEN_SECONDS, Table
 from ryu_lw4o6.core import icmp
 from ryu_lw4o6.core.binding import BindingKey, BindingTable, Origin

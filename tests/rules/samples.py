@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
 
-from openflow_rules.compiler import Ports
+from openflow_rules.compiler.parts import Ports
 from ryu_lw4o6.core.binding import Binding, Prefix
 from ryu_lw4o6.core.portset import PortParams
 from ryu_lw4o6.core.settings import Failover, IcmpPolicy, Instance, Ipv4Side, Ipv6Side

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openflow_rules import encode
-from openflow_rules.compiler import binding_flows, pipeline
+from openflow_rules.compiler import pipeline
+from openflow_rules.compiler.bindings import binding_flows
 from openflow_rules.tables import CookieClass, Punt, Table, cookie
 from ryu_lw4o6.core.binding import Binding, BindingKey
 from ryu_lw4o6.core.settings import Failover, IcmpPolicy

@@ -12,7 +12,8 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from openflow_rules import encode
-from openflow_rules.compiler import pipeline, refusal
+from openflow_rules.compiler import pipeline
+from openflow_rules.compiler.unknown import refusal
 from openflow_rules.flow import Flow
 from openflow_rules.tables import CookieClass, Count, Drop, Punt, cookie
 from ryu_lw4o6.core.settings import Failover, IcmpPolicy, br_tag

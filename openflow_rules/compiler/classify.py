@@ -1,0 +1,102 @@
+"""Where a packet goes by the port it came in by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv6Network
+
+from openflow_rules.compiler.parts import (
+    ETH_ARP,
+    ETH_IPV4,
+    ETH_IPV6,
+    ICMPV6,
+    LOCAL_PORT,
+    QUOTE_LENGTH,
+    Ports,
+    counted,
+    drop_flow,
+    step,
+)
+from openflow_rules.flow import Flow, Match, Output, ToController
+from openflow_rules.tables import CookieClass, Count, Drop, Priority, Punt, Table, cookie
+from ryu_lw4o6.core.settings import Instance
+
+LINK_LOCAL = IPv6Network("fe80::/10")
+MULTICAST = IPv6Network("ff00::/8")
+ND_ADVERTISEMENT = 136
+
+
+def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
+    ipv6 = Match("in_port", ports.ipv6), Match("eth_type", ETH_IPV6)
+    own = {instance.ipv6.address.ip, *instance.aftr_addresses}
+    for address in sorted(own):
+        yield step(
+            Table.CLASSIFY,
+            Priority.NORMAL,
+            (*ipv6, Match("ipv6_dst", str(address))),
+            Output(LOCAL_PORT),
+            note="to the lwAFTR: softwires end here, ND is answered here",
+        )
+    for network in (LINK_LOCAL, MULTICAST):
+        yield step(
+            Table.CLASSIFY,
+            Priority.NORMAL,
+            (*ipv6, _net6(network)),
+            Output(LOCAL_PORT),
+            note="neighbour discovery",
+        )
+    if instance.ipv6.next_hop is not None:
+        target = Match("ipv6_nd_target", str(instance.ipv6.next_hop))
+        advertisement = Match("ip_proto", ICMPV6), Match("icmpv6_type", ND_ADVERTISEMENT), target
+        yield Flow(
+            Table.CLASSIFY,
+            Priority.EXCEPTION,
+            cookie(CookieClass.PUNT, Punt.NEIGHBOUR),
+            (*ipv6, *advertisement),
+            (Output(LOCAL_PORT), ToController(QUOTE_LENGTH)),
+            note="the IPv6 next hop says where it is, to Open vSwitch as well",
+        )
+    yield drop_flow(Drop.NOT_FOR_US, Table.CLASSIFY, Priority.PROTOCOL, *ipv6)
+    yield step(
+        Table.CLASSIFY,
+        Priority.NORMAL,
+        (Match("in_port", LOCAL_PORT), Match("eth_type", ETH_IPV6)),
+        Output(ports.ipv6),
+        note="from the lwAFTR: softwire packets, ND, routing protocols",
+    )
+    yield counted(
+        Count.FROM_SOFTWIRE,
+        step(
+            Table.CLASSIFY,
+            Priority.NORMAL,
+            (Match("in_port", ports.softwire), Match("eth_type", ETH_IPV4)),
+            goto=Table.UPSTREAM_PORT_SET,
+            note="out of a softwire",
+        ),
+    )
+    yield drop_flow(
+        Drop.SOFTWIRE_NOT_IPV4, Table.CLASSIFY, Priority.PROTOCOL, Match("in_port", ports.softwire)
+    )
+    ipv4 = Match("in_port", ports.ipv4)
+    yield counted(
+        Count.FROM_INTERNET,
+        step(
+            Table.CLASSIFY,
+            Priority.NORMAL,
+            (ipv4, Match("eth_type", ETH_IPV4)),
+            goto=Table.DOWNSTREAM_PORT_SET,
+            note="from the Internet",
+        ),
+    )
+    yield step(
+        Table.CLASSIFY,
+        Priority.NORMAL,
+        (ipv4, Match("eth_type", ETH_ARP)),
+        goto=Table.ARP_LEARN,
+        note="ARP on the IPv4 side",
+    )
+    yield drop_flow(Drop.UNCLASSIFIED, Table.CLASSIFY, Priority.MISS)
+
+
+def _net6(network: IPv6Network) -> Match:
+    return Match("ipv6_dst", str(network.network_address), str(network.netmask))

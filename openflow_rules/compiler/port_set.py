@@ -1,0 +1,156 @@
+"""The stages that read the PSID out of a packet, one for each direction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from openflow_rules.compiler.parts import (
+    FRAG_LATER,
+    ICMP,
+    TCP,
+    UDP,
+    drop_flow,
+    eth_src_match,
+    ip_match,
+    net_match,
+    step,
+)
+from openflow_rules.compiler.unknown import LWB4, missed
+from openflow_rules.flow import Flow, Match, Move
+from openflow_rules.tables import Drop, Mark, Priority, Register, Table
+from ryu_lw4o6.core.binding import Prefix
+from ryu_lw4o6.core.settings import Instance
+
+
+@dataclass(frozen=True, slots=True)
+class _Direction:
+    """How the two port-set stages differ."""
+
+    table: Table
+    next: Table
+    address: str
+    tcp: str
+    udp: str
+    icmp_ports: tuple[tuple[int, int, int], ...]
+    """Of ICMP packets: eth_src value and mask, and the bit where their port then begins."""
+    not_served: Drop
+    excluded: Drop
+    protocol: Drop
+    fragment: Drop
+    icmp: Drop
+
+
+_UPSTREAM = _Direction(
+    Table.UPSTREAM_PORT_SET,
+    Table.UPSTREAM_BINDING,
+    "ipv4_src",
+    "tcp_src",
+    "udp_src",
+    ((0, 0, Mark.SOURCE_PORT_BIT),),
+    Drop.UPSTREAM_NOT_SERVED,
+    Drop.UPSTREAM_EXCLUDED_PORT,
+    Drop.UPSTREAM_PROTOCOL,
+    Drop.UPSTREAM_FRAGMENT,
+    Drop.UPSTREAM_ICMP,
+)
+_DOWNSTREAM = _Direction(
+    Table.DOWNSTREAM_PORT_SET,
+    Table.DOWNSTREAM_BINDING,
+    "ipv4_dst",
+    "tcp_dst",
+    "udp_dst",
+    (
+        # An echo has one identifier.
+        (Mark.ECHO, Mark.ECHO, Mark.SOURCE_PORT_BIT),
+        (0, Mark.ECHO, Mark.DESTINATION_PORT_BIT),
+    ),
+    Drop.DOWNSTREAM_NOT_SERVED,
+    Drop.DOWNSTREAM_EXCLUDED_PORT,
+    Drop.DOWNSTREAM_PROTOCOL,
+    Drop.DOWNSTREAM_FRAGMENT,
+    Drop.DOWNSTREAM_ICMP,
+)
+
+
+def port_set_flows(instance: Instance, *, upstream: bool) -> Iterator[Flow]:
+    way = _UPSTREAM if upstream else _DOWNSTREAM
+    icmp = Match("ip_proto", ICMP)
+    if not upstream:
+        own = Match(way.address, str(instance.ipv4.address.ip))
+        yield drop_flow(Drop.TO_LWAFTR, way.table, Priority.OWN, *ip_match(own))
+        if not instance.icmp.inbound:
+            yield drop_flow(Drop.INBOUND_ICMP_DISABLED, way.table, Priority.OWN, *ip_match(icmp))
+    for prefix in instance.prefixes:
+        yield from (_shared if prefix.params.shared else _full)(way, prefix)
+    not_served = drop_flow(way.not_served, way.table, Priority.MISS)
+    if upstream and instance.failover.answers:
+        # An lwAFTR that took over may serve other prefixes than the one that died.
+        yield missed(not_served, LWB4, ip_match(), validates=instance.failover.validates)
+    else:
+        yield not_served
+
+
+def _full(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
+    """An address of one's own needs no port: every protocol and every fragment passes."""
+    address = net_match(way.address, prefix.network)
+    icmp = Match("ip_proto", ICMP)
+    later = Match("ip_frag", FRAG_LATER)
+    yield step(
+        way.table,
+        Priority.FRAGMENT,
+        ip_match(address, icmp, later),
+        goto=way.next,
+        note=f"{prefix.network}: full addresses need no port, a fragment passes",
+    )
+    yield drop_flow(
+        way.icmp,
+        way.table,
+        Priority.EXCEPTION,
+        *ip_match(address, icmp, eth_src_match(Mark.NO_PORTS, Mark.NO_PORTS)),
+    )
+    yield step(
+        way.table,
+        Priority.NORMAL,
+        ip_match(address),
+        goto=way.next,
+        note=f"{prefix.network}: full addresses, PSID 0",
+    )
+
+
+def _shared(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
+    address = net_match(way.address, prefix.network)
+    params = prefix.params
+    icmp = Match("ip_proto", ICMP)
+    later = Match("ip_frag", FRAG_LATER)
+    yield drop_flow(way.fragment, way.table, Priority.FRAGMENT, *ip_match(address, later))
+    yield drop_flow(
+        way.icmp,
+        way.table,
+        Priority.EXCEPTION,
+        *ip_match(address, icmp, eth_src_match(Mark.NO_PORTS, Mark.NO_PORTS)),
+    )
+    # Excluded ports are those whose A field is zero. As a prefix of the port that costs few
+    # datapath flows: Open vSwitch looks only at as many leading bits as it takes to tell.
+    a_field = 0xFFFF << (16 - params.psid_offset) & 0xFFFF
+    ports: list[tuple[tuple[Match, ...], str, int, Match]] = [
+        ((Match("ip_proto", TCP),), way.tcp, 0, Match(way.tcp, 0, a_field)),
+        ((Match("ip_proto", UDP),), way.udp, 0, Match(way.udp, 0, a_field)),
+    ]
+    for value, mask, bit in way.icmp_ports:
+        kind = (icmp, eth_src_match(value, mask)) if mask else (icmp,)
+        ports.append((kind, "eth_src", bit, eth_src_match(value, mask | a_field << bit)))
+    for match, field, bit, excluded in ports:
+        if params.excluded_ports:
+            yield drop_flow(
+                way.excluded, way.table, Priority.EXCLUDED, *ip_match(address, match[0], excluded)
+            )
+        yield step(
+            way.table,
+            Priority.NORMAL,
+            ip_match(address, *match),
+            Move(field, bit + params.psid_shift, Register.PSID, 0, params.psid_length),
+            goto=way.next,
+            note=f"{prefix.network}: PSID out of {field}",
+        )
+    yield drop_flow(way.protocol, way.table, Priority.PROTOCOL, *ip_match(address))
