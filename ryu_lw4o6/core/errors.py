@@ -1,4 +1,4 @@
-"""Errors that say what to do about them."""
+"""Errors that say what to do about them, and bytes that are no message."""
 
 from __future__ import annotations
 
@@ -10,3 +10,7 @@ class AdvisedError(Exception):
         super().__init__(f"{reason}. {suggestion}")
         self.reason = reason
         self.suggestion = suggestion
+
+
+class Malformed(ValueError):
+    """Bytes from the wire that are no message of their protocol."""
