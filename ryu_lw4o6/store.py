@@ -91,16 +91,20 @@ class Loaded:
 
 
 class Store:
-    """May be used from several threads. Everything raises StoreError."""
+    """May be used from several threads. Everything raises StoreError.
 
-    def __init__(self, url: str) -> None:
+    A SQLite file that is not there is made, unless it ``must_exist``: somebody else's that has
+    gone must not be taken for one without bindings.
+    """
+
+    def __init__(self, url: str, *, must_exist: bool = False) -> None:
         try:
             self._url = sa.make_url(url)
             self._sqlite = self._url.get_backend_name() == "sqlite"
             if not self._sqlite and self._url.get_driver_name() != "psycopg":
                 raise ImportError(f"the driver {self._url.get_driver_name()} is not supported")
             if self._sqlite:
-                self._prepare_directory()
+                self._prepare_directory(must_exist)
             self._engine = sa.create_engine(
                 self._url,
                 pool_pre_ping=not self._sqlite,
@@ -245,12 +249,14 @@ class Store:
         connection.execute(f"set session lw4o6.sender = '{self._sender}'")
         connection.commit()
 
-    def _prepare_directory(self) -> None:
+    def _prepare_directory(self, must_exist: bool) -> None:
         name = self._url.database
         if not name or name == ":memory:":
             raise StoreError(
                 "a SQLite store needs a file", "Use sqlite:////var/lib/lw4o6/bindings.sqlite"
             )
+        if must_exist and not Path(name).exists():
+            raise StoreError(f"there is no {name}", "Check the path, and that it is mounted")
         directory = Path(name).absolute().parent
         try:
             directory.mkdir(parents=True, exist_ok=True)

@@ -71,7 +71,7 @@ class Validator:
         self._wake = hub.Event()
         self._down_since: float | None = None
         self._last_error: str | None = None
-        self._answers = 0
+        self._answered = False
 
     def ask(self, question: Question, instance: Instance, answered: Answered) -> None:
         """Have ``answered`` called with what comes of a question on ``instance``."""
@@ -110,16 +110,18 @@ class Validator:
         while True:
             try:
                 keys = eventlet.tpool.execute(self._system.wait_for_changes, WATCH_SECONDS)
-            except SystemUnavailable:
+            except SystemUnavailable as error:
+                self._is_down(error)
                 hub.sleep(WATCH_SECONDS)
                 continue
+            self._is_up()
             if keys is None:
                 keys = [binding.key for binding in self._table]
             self.recheck([key for key in keys if self._is_validated(key)])
 
     def status(self) -> dict[str, Any]:
         """The supporting system's state, ready for JSON."""
-        state = "unknown" if self._answers == 0 else "available"
+        state = "available" if self._answered else "unknown"
         return {
             "state": state if self._down_since is None else "unavailable",
             "since": None if self._down_since is None else rfc3339(self._down_since),
@@ -226,17 +228,23 @@ class Validator:
         with eventlet.timeout.Timeout(deadline, False):
             result = done.wait()
         if isinstance(result, SystemUnavailable):
-            self._last_error = str(result)
-            if self._down_since is None:
-                self._down_since = time.time()
-                LOG.error("supporting system: %s", result)
+            self._is_down(result)
             return None
-        self._answers += 1
+        self._is_up()
+        found: dict[BindingKey, Binding] = result
+        return found
+
+    def _is_down(self, error: SystemUnavailable) -> None:
+        self._last_error = str(error)
+        if self._down_since is None:
+            self._down_since = time.time()
+            LOG.error("supporting system: %s", error)
+
+    def _is_up(self) -> None:
+        self._answered = True
         if self._down_since is not None:
             LOG.info("supporting system: answers again")
             self._down_since = None
-        found: dict[BindingKey, Binding] = result
-        return found
 
 
 class CannotAdopt(Exception):

@@ -44,5 +44,5 @@ class SqlSystem:
         with self._opening:
             if self._store is None:
                 assert self._url is not None
-                self._store = Store(self._url)
+                self._store = Store(self._url, must_exist=True)
             return self._store

@@ -70,7 +70,8 @@ class Postgres:
         try:
             yield
         finally:
-            for pid in pids:
+            # The server last: it clears away those that have ended.
+            for pid in reversed(pids):
                 os.kill(pid, signal.SIGCONT)
 
     def sql(self, statement: str) -> str:

@@ -6,6 +6,7 @@ The lwAFTR starts without bindings for these subscribers, as a backup does. PSID
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
@@ -35,9 +36,8 @@ from tests.wire.test_icmp_errors import refused
 
 SHARED = PortParams(6, 6)
 DATA_PACKET = (
-    "supporting_system: {{store: 'sqlite:///{directory}/system.sqlite', remember_no: 2}}\n"
-    + CONFIG
-    + "    failover: data-packet+icmpv6\n"
+    "supporting_system: {{store: 'sqlite:///{directory}/system.sqlite', remember_no: 2, "
+    "deadline: 10}}\n" + CONFIG + "    failover: data-packet+icmpv6\n"
 )
 
 
@@ -242,17 +242,42 @@ def test_flows_that_somebody_deleted_come_back_with_the_first_packet(
     run(rig, Scenario("restored", send6=[packet], out4=[out_of(packet)], counters=ONE_ASKED))
 
 
-def test_what_was_validated_outlives_the_controller(rig: Rig, system: Store) -> None:
+def test_what_was_validated_outlives_controller_and_supporting_system(
+    rig: Rig, system: Store
+) -> None:
     system.save([binding(22, 22)], [])
     packet = from_lwb4(22, 22)
     run(rig, Scenario("first", send6=[packet], out4=[out_of(packet)], counters=ONE_ASKED))
     rig.controller.kill()
-    system.save([], [BindingKey(IPv4Address("192.0.2.1"), 22)])  # nobody to ask any more
+    system.close()
+    database = rig.ovs.directory / "system.sqlite"
+    database.rename(database.with_suffix(".away"))  # nobody to ask any more
     rig.controller.start()
     wait_for("both next hops are known", rig.neighbours_known)
+    wait_for("the supporting system is missed", lambda: state_of_system(rig) == "unavailable")
     assert status(rig)["192.0.2.1/22"]["lwb4"] == subscriber(22)
     known = {"from_softwire": 1, "to_internet": 1}
     run(rig, Scenario("known", send6=[packet], out4=[out_of(packet)], counters=known))
+
+
+def test_what_was_taken_back_while_the_controller_was_away_is_gone(rig: Rig) -> None:
+    database = rig.ovs.directory / "system.sqlite"
+    database.with_suffix(".away").rename(database)
+    with contextlib.closing(Store(f"sqlite:///{database}")) as system:
+        system.save([binding(23, 23)], [])
+        packet = from_lwb4(23, 23)
+        wait_for("the supporting system is back", lambda: passes(rig, packet))
+        rig.controller.kill()
+        system.save([], [BindingKey(IPv4Address("192.0.2.1"), 23)])
+        rig.controller.start()
+        wait_for("both next hops are known", rig.neighbours_known)
+        wait_for("it is withdrawn", lambda: "192.0.2.1/23" not in status(rig))
+
+
+def state_of_system(rig: Rig) -> str:
+    _, found = rig.controller.rest("GET", "/v1/failover")
+    state: str = found["supporting_system"]["state"]
+    return state
 
 
 def passes(rig: Rig, packet: Packet) -> bool:
