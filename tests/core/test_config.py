@@ -254,6 +254,30 @@ def test_a_prefix_that_is_wrong_does_not_make_its_bindings_wrong(path: Path) -> 
     assert len(found) == 1
 
 
+def test_all_problems_of_a_binding_are_reported(path: Path) -> None:
+    """One that is wrong in itself may be wrong among the others, too."""
+    wrong = (
+        '  - {lwb4: 192.0.2.9, ipv4: 192.0.2.1, psid: 64, br_address: "2001:db8:ffff::9"}\n'
+        '  - {lwb4: "2001:db8:ffff::1", ipv4: 192.0.2.1, psid: 3}\n'
+    )
+    found = problems(path, GOOD.replace("instances:\n", wrong + "instances:\n"))
+    assert [problem.split(". ")[0] for problem in found] == [
+        "9 bindings[2].lwb4: 192.0.2.9 is IPv4, not an IPv6 address",
+        "9 bindings[2].br_address: 2001:db8:ffff::9 is no instance's",
+        "9 bindings[2]: PSID 64 is out of range: a PSID of length 6 is in 0..63",
+        "10 bindings[3]: lwB4 2001:db8:ffff::1 is an address of the lwAFTR",
+        "10 bindings[3]: 192.0.2.1 PSID 3 is bound already (line 7)",
+    ]
+
+
+def test_what_is_no_key_is_not_offered_as_one(path: Path) -> None:
+    (found,) = problems(
+        path, GOOD.replace("    datapath_id: 1\n", "    datapath_id: 1\n    _index: 1\n")
+    )
+    assert found.startswith("12 instances[0]._index: unknown key")
+    assert found.count("_index") == 1
+
+
 def test_two_instances_share_neither_name_nor_datapath_id(path: Path) -> None:
     again = GOOD[GOOD.index("  - name: lwaftr1") :]
     found = problems(path, GOOD + again)
@@ -346,6 +370,16 @@ def test_problems_of_a_csv_file(path: Path, text: str, expected: str) -> None:
 def test_all_problems_of_a_row_are_reported(path: Path) -> None:
     found = problems(path, with_csv(path, "lwb4,ipv4,psid\nx,y,z\n2001:db8::1,192.0.2.2,1\n"))
     assert [problem.split(":")[0] for problem in found] == ["2 lwb4", "2 ipv4", "2 psid"]
+
+
+def test_all_problems_of_a_row_among_the_others_are_reported(path: Path) -> None:
+    found = problems(path, with_csv(path, "lwb4,ipv4,psid\nx,192.0.2.2,64\ny,192.0.2.1,3\n"))
+    assert [problem.split(". ")[0] for problem in found] == [
+        "2 lwb4: 'x' is not an IPv6 address",
+        "2 PSID 64 is out of range: a PSID of length 6 is in 0..63",
+        "3 lwb4: 'y' is not an IPv6 address",
+        f"3 192.0.2.1 PSID 3 is bound already ({path}:8)",
+    ]
 
 
 # --- files that are no configuration --------------------------------------------------------------

@@ -91,15 +91,16 @@ class BindingReader:
             if found is None:
                 continue
             read = {key: value_of(found, key, convert) for key, convert in self._converters.items()}
-            if any(read[key] is None for key in (*REQUIRED, *found)):
-                continue
-            try:
-                yield self._binding(
-                    read["lwb4"], read["ipv4"], read["psid"] or 0, read["br_address"],
-                    _Place(item.file, item.line),
-                )  # fmt: skip
-            except Bad as bad:
-                item.problem(bad.reason, bad.suggestion)
+            wrong = any(read[key] is None for key in (*REQUIRED, *found))
+            psid = read["psid"] if "psid" in found else 0
+            place = _Place(item.file, item.line)
+            for misfit in self._misfits(
+                read["lwb4"], read["ipv4"], psid, read["br_address"], place
+            ):
+                item.problem(misfit.reason, misfit.suggestion)
+                wrong = True
+            if not wrong:
+                yield self._binding(read["lwb4"], read["ipv4"], psid, read["br_address"])
 
     def csv(self, entry: Entry, directory: Path) -> Iterator[Binding]:
         """The bindings of the CSV file that ``entry`` names, relative to ``directory``."""
@@ -184,24 +185,26 @@ class BindingReader:
                 reason = f"{len(row)} columns, the header has {len(header)}"
                 report(place, "", reason, "Correct the row")
                 continue
+            wrong = False
             try:
                 lwb4, ipv4 = read_lwb4(row[lwb4_at]), read_ipv4(row[ipv4_at])
                 rest = {key: convert(row[at]) for key, at, convert in optional if row[at]}
             except Bad:
+                wrong, rest = True, {}
                 for key, at, convert in columns:
                     try:
                         if row[at] or key in REQUIRED:
-                            convert(row[at])
+                            rest[key] = convert(row[at])
                     except Bad as bad:
+                        rest[key] = None
                         report(place, key, bad.reason, bad.suggestion)
-                continue
-            try:
-                yield self._binding(
-                    lwb4, ipv4, rest.get("psid", 0), rest.get("br_address"), place,
-                    rest.get(EXPIRES_AT),
-                )  # fmt: skip
-            except Bad as bad:
-                report(place, "", bad.reason, bad.suggestion)
+                lwb4, ipv4 = rest["lwb4"], rest["ipv4"]
+            psid, br = rest.get("psid", 0), rest.get("br_address")
+            for misfit in self._misfits(lwb4, ipv4, psid, br, place):
+                report(place, "", misfit.reason, misfit.suggestion)
+                wrong = True
+            if not wrong:
+                yield self._binding(lwb4, ipv4, psid, br, rest.get(EXPIRES_AT))
 
     def _read_ipv4(self, text: str) -> _Address:
         ipv4 = values.ipv4(text)
@@ -221,38 +224,56 @@ class BindingReader:
             raise Bad(f"{address} is no instance's", "Add it to the aftr_addresses of the instance")
         return address
 
+    def _misfits(
+        self,
+        lwb4: IPv6Address | None,
+        address: _Address | None,
+        psid: int | None,
+        br: IPv6Address | None,
+        at: _Place,
+    ) -> Iterator[Bad]:
+        """In how many ways a binding does not fit the rest. An lwB4, address or PSID that could
+        not be read is None, and reported already."""
+        if lwb4 is not None and lwb4 in self._instances.own:
+            yield Bad(f"lwB4 {lwb4} is an address of the lwAFTR", "Use the lwB4's own address")
+        if address is None:
+            return
+        ipv4, number, prefix, br_addresses = address
+        if prefix is None:
+            return  # no PSID can be judged
+        if self._instances.complete and br not in br_addresses:
+            if not br_addresses:
+                yield Bad(
+                    f"no instance serves {prefix.network}", "Add it to an instance's prefixes"
+                )
+            else:
+                yield Bad(
+                    f"no instance that serves {prefix.network} has the br_address {br}",
+                    "Add it to the aftr_addresses of one that does",
+                )
+        if psid is None:
+            return
+        try:
+            prefix.params.check_psid(psid)
+        except ValueError as error:
+            yield Bad(str(error), "Correct the PSID, or the prefix's psid_length")
+            return
+        first = self._bound.setdefault((number, psid), at)
+        if first is not at:
+            place = str(first) if first.file == at.file else f"{first.file}:{first.line}"
+            yield Bad(f"{ipv4} PSID {psid} is bound already ({place})", "Remove one of the two")
+
     def _binding(
         self,
         lwb4: IPv6Address,
         address: _Address,
         psid: int,
         br: IPv6Address | None,
-        at: _Place,
         expires_at: float | None = None,
     ) -> Binding:
-        ipv4, number, prefix, br_addresses = address
-        if lwb4 in self._instances.own:
-            raise Bad(f"lwB4 {lwb4} is an address of the lwAFTR", "Use the lwB4's own address")
-        if prefix is None:  # reported already: no PSID can be judged
-            return Binding(lwb4, ipv4, psid, FULL_ADDRESS, br, self._origin)
-        try:
-            prefix.params.check_psid(psid)
-        except ValueError as error:
-            raise Bad(str(error), "Correct the PSID, or the prefix's psid_length") from None
-        if self._instances.complete and br not in br_addresses:
-            if not br_addresses:
-                raise Bad(
-                    f"no instance serves {prefix.network}", "Add it to an instance's prefixes"
-                )
-            raise Bad(
-                f"no instance that serves {prefix.network} has the br_address {br}",
-                "Add it to the aftr_addresses of one that does",
-            )
-        first = self._bound.setdefault((number, psid), at)
-        if first is not at:
-            place = str(first) if first.file == at.file else f"{first.file}:{first.line}"
-            raise Bad(f"{ipv4} PSID {psid} is bound already ({place})", "Remove one of the two")
-        return Binding(lwb4, ipv4, psid, prefix.params, br, self._origin, expires_at)
+        # What is in no prefix belongs to one with a problem of its own: nothing will be applied.
+        params = FULL_ADDRESS if address.prefix is None else address.prefix.params
+        return Binding(lwb4, address.ipv4, psid, params, br, self._origin, expires_at)
 
     def _check_header(
         self, header: Sequence[str], problem: Callable[[str, str, str], None]

@@ -110,7 +110,7 @@ def read_instances(entry: Entry | None, prefixes: Prefixes) -> Instances:
     datapath_ids: dict[Hashable, Entry] = {}
     for item in items:
         found = item.fields(
-            [f.name for f in fields(Instance)],
+            [f.name for f in fields(Instance) if f.init],
             ("name", "datapath_id", "aftr_addresses", "ipv6", "ipv4"),
         )
         if found is None:
