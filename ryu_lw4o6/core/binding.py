@@ -27,6 +27,7 @@ class Origin(enum.StrEnum):
     STATIC = "static"  # the configuration file
     REST = "rest"  # an operator or a script, over REST
     VALIDATED = "validated"  # the supporting system, asked about a packet without a binding
+    PCP = "pcp"  # the lwB4 itself, by PCP
 
 
 class BindingKey(NamedTuple):

@@ -99,11 +99,13 @@ _NOT_PARSED = frozenset({Result.UNSUPP_VERSION, Result.MALFORMED_REQUEST})
 
 
 class Refused(Exception):
-    """A request that is answered with an error: ``result`` says which."""
+    """A request that is answered with an error: ``result`` says which, and ``lifetime``, in
+    seconds, for how long it is to be expected again."""
 
-    def __init__(self, result: Result, reason: str) -> None:
+    def __init__(self, result: Result, reason: str, lifetime: int | None = None) -> None:
         super().__init__(f"{result.name}: {reason}")
         self.result = result
+        self.lifetime = result.lifetime if lifetime is None else lifetime
 
 
 class Ignored(ValueError):

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 from ryu_lw4o6.core.binding import Binding, Prefix, PrefixIndex
+from ryu_lw4o6.core.pool import AddressRange
 
 DEFAULT_STORE_URL = "sqlite:////var/lib/lw4o6/bindings.sqlite"
 DEFAULT_RUN_DIRECTORY = "/run/lw4o6"
 DEFAULT_MTU = 1500
 DEFAULT_BRIDGE = "br-lwaftr"
 DEFAULT_SOFTWIRE_PORT = "softwire0"
+DEFAULT_PCP_SERVER = IPv4Address("192.0.0.1")
+"""The AFTR's address inside every softwire, the same on all of them (RFC 6333 section 5.7)."""
 IPV6_HEADER = 40
 """Bytes a softwire adds to an IPv4 packet (RFC 2473 section 3.1)."""
 
@@ -111,6 +114,23 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class Pcp:
+    """How lwB4s are provisioned by PCP (RFC 6887).
+
+    ``server`` is the inner address that requests are sent to. Lifetimes are in seconds.
+    ``mappings`` is how many an lwB4 may have at once, and ``system_ports`` whether port sets of
+    shared addresses that hold one of the ports 0-1023 are given out, too.
+    """
+
+    pool: tuple[AddressRange, ...]
+    server: IPv4Address = DEFAULT_PCP_SERVER
+    min_lifetime: int = 120
+    max_lifetime: int = 86400
+    mappings: int = 64
+    system_ports: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One lwAFTR: one Open vSwitch bridge."""
 
@@ -127,6 +147,7 @@ class Instance:
     failover: Failover = Failover.ICMPV6
     icmp: IcmpPolicy = field(default_factory=IcmpPolicy)
     announce: Announce | None = None
+    pcp: Pcp | None = None
     _index: PrefixIndex = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
