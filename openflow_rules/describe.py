@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 
 from openflow_rules.compiler import pipeline
 from openflow_rules.compiler.bindings import BINDING_FLOWS
-from openflow_rules.compiler.parts import IN_PORT, LOCAL_PORT, Ports
+from openflow_rules.compiler.parts import CONTROLLER_PORT, IN_PORT, LOCAL_PORT, Ports
 from openflow_rules.flow import (
     Action,
     DecTtl,
@@ -70,6 +70,7 @@ class Printer:
             ports.ipv4: instance.ipv4.port,
             ports.softwire: instance.softwire_port,
             LOCAL_PORT: "LOCAL",
+            CONTROLLER_PORT: "CONTROLLER",
             IN_PORT: "in_port",
         }
 
@@ -214,6 +215,7 @@ COUNT_MEANING: dict[Count, str] = {
     Count.TO_INTERNET: "IPv4 packets forwarded to the next hop",
     Count.TO_SOFTWIRE: "IPv4 packets put into softwires",
     Count.HAIRPINNED: "IPv4 packets from one lwB4 to another",
+    Count.FROM_LWAFTR: "ICMPv4 errors of the lwAFTR itself to lwB4s",
     Count.UNKNOWN_LWB4: "packets from lwB4s without a binding; the supporting system is asked",
     Count.UNKNOWN_IPV4: "packets to addresses without a binding; the supporting system is asked",
 }

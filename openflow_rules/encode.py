@@ -36,7 +36,7 @@ from openflow_rules.flow import (
     Value,
     Var,
 )
-from openflow_rules.tables import CookieClass, Priority, Punt, Register, cookie
+from openflow_rules.tables import CookieClass, Priority, Punt, Register, Table, cookie
 from ryu_lw4o6.core.binding import Binding
 from ryu_lw4o6.core.settings import Instance
 
@@ -251,6 +251,17 @@ def set_meter(punt: Punt, rate: int) -> list[bytes]:
         message.serialize()
         out.append(bytes(message.buf))
     return out
+
+
+# --- fragments ------------------------------------------------------------------------------------
+
+_FRAG_NX_MATCH = 3  # ovs-ofctl(8), set-frags
+
+
+def match_fragments(xid: int) -> bytes:
+    """Let rules see the ports of first fragments, which Open vSwitch otherwise shows as 0."""
+    header = _HEADER.pack(ofp.OFP_VERSION, ofp.OFPT_SET_CONFIG, 12, xid)
+    return header + struct.pack("!HH", _FRAG_NX_MATCH, 0xFFFF)
 
 
 # --- bundles (ONF extension 230) ----------------------------------------------------------------
@@ -559,6 +570,12 @@ def reinject(
             actions.append(parser.OFPActionSetField(**{field: str(address)}))
     actions.append(parser.NXActionResubmitTable(in_port, table))
     return _packet_out(frame, in_port, actions)
+
+
+def from_controller(frame: bytes) -> bytes:
+    """Give the pipeline a frame of the controller's own."""
+    actions = [parser.NXActionResubmitTable(ofp.OFPP_CONTROLLER & 0xFFFF, Table.CLASSIFY)]
+    return _packet_out(frame, ofp.OFPP_CONTROLLER, actions)
 
 
 def _packet_out(data: bytes, in_port: int, actions: Sequence[Any]) -> bytes:

@@ -71,7 +71,10 @@ TABLES: dict[Table, TableDeclaration] = {
     Table.CLASSIFY: TableDeclaration(
         "Sorts packets by the port they came in by. Open vSwitch terminates tunnels at LOCAL: an "
         "IPv6 packet sent there that belongs to the softwire port comes back in by that port.",
-        frozenset({"in_port", "eth_type", "ipv6_dst", "ip_proto", "icmpv6_type", "ipv6_nd_target"}),
+        frozenset(
+            {"in_port", "eth_type", "ipv6_dst", "ip_proto", "icmpv6_type", "ipv6_nd_target"}
+            | {"ipv4_dst"}
+        ),
         frozenset({Table.UPSTREAM_PORT_SET, Table.DOWNSTREAM_PORT_SET, Table.ARP_LEARN}),
     ),
     Table.UPSTREAM_PORT_SET: TableDeclaration(
@@ -93,7 +96,7 @@ TABLES: dict[Table, TableDeclaration] = {
     ),
     Table.DOWNSTREAM_PORT_SET: TableDeclaration(
         "To an lwB4: reads the PSID out of the destination port (or the ICMP identifier).",
-        IP_FIELDS | PORT_FIELDS | {"ip_frag"},
+        IP_FIELDS | PORT_FIELDS | {"ip_frag", "in_port"},
         frozenset({Table.DOWNSTREAM_BINDING}),
     ),
     Table.DOWNSTREAM_BINDING: TableDeclaration(
@@ -240,6 +243,7 @@ class Count(enum.IntEnum):
     HAIRPINNED = 5
     UNKNOWN_LWB4 = 6
     UNKNOWN_IPV4 = 7
+    FROM_LWAFTR = 8
 
 
 class Punt(enum.IntEnum):
@@ -252,6 +256,7 @@ class Punt(enum.IntEnum):
     NEIGHBOUR = 5
     HELD_LWB4 = 6
     HELD_IPV4 = 7
+    TTL_EXPIRED = 8
 
 
 class Priority:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 
 from openflow_rules.encode import pipeline_fields
 from openflow_rules.outer import softwire_packet
@@ -13,22 +13,42 @@ from ryu_lw4o6.core.settings import Instance
 
 UNKNOWN_IPV4 = cookie(CookieClass.DROP, Drop.DOWNSTREAM_NO_BINDING)
 TOO_BIG = cookie(CookieClass.DROP, Drop.DOWNSTREAM_TOO_BIG)
+_TTL_EXPIRED = {
+    cookie(CookieClass.DROP, drop)
+    for drop in (Drop.UPSTREAM_TTL_EXPIRED, Drop.DOWNSTREAM_TTL_EXPIRED)
+}
 
 
 def icmp_answer(instance: Instance, flow_cookie: int, frame: bytes) -> bytes | None:
-    """The ICMPv4 packet that a shown packet from the Internet deserves; None for silence.
+    """The ICMPv4 error that a shown IPv4 packet deserves; None for silence.
 
     The policy has been applied by the rules: what is not to be answered is not shown.
     """
     packet = icmp.ipv4_packet(frame)
     if packet is None or not icmp.may_answer(packet):
         return None
-    own = instance.ipv4.address.ip
     if flow_cookie == UNKNOWN_IPV4:
-        return icmp.unreachable(own, packet, code=1)
+        return ipv4_error(instance, packet, icmp.UNREACHABLE, icmp.HOST_UNREACHABLE)
+    if flow_cookie in _TTL_EXPIRED:
+        return ipv4_error(instance, packet, icmp.TIME_EXCEEDED, icmp.TTL_EXCEEDED)
     if flow_cookie == TOO_BIG and icmp.dont_fragment(packet):
-        return icmp.unreachable(own, packet, code=4, mtu=instance.softwire_mtu)
+        return ipv4_error(
+            instance, packet, icmp.UNREACHABLE, icmp.FRAGMENTATION_NEEDED, instance.softwire_mtu
+        )
     return None
+
+
+def ipv4_error(instance: Instance, packet: bytes, kind: int, code: int, mtu: int = 0) -> bytes:
+    """An ICMPv4 error to the source of ``packet``, be it an Internet host or behind an lwB4."""
+    # Into a softwire it goes by the rules, which take one hop off.
+    to_lwb4 = instance.serves(IPv4Address(packet[12:16]))
+    ttl = icmp.HOP_LIMIT + (1 if to_lwb4 else 0)
+    return icmp.error(instance.ipv4.address.ip, packet, kind, code, mtu=mtu, ttl=ttl)
+
+
+def goes_to_lwb4(instance: Instance, packet: bytes) -> bool:
+    """Whether an IPv4 packet of the lwAFTR's own has to go through a softwire."""
+    return not is_ipv6(packet) and instance.serves(IPv4Address(packet[16:20]))
 
 
 def unknown_lwb4(fields: bytes, frame: bytes) -> tuple[IPv6Address, bytes] | None:

@@ -380,7 +380,7 @@ class Session:
                 self.instance.name, flow.table, flow.priority, flow.cookie,
             )  # fmt: skip
             found[flow.canonical()] = flow.delete()
-        self._set_meters()
+        self._set_up()
         self._apply()
         seconds = time.monotonic() - started
         self.reconciled = {
@@ -394,18 +394,19 @@ class Session:
         )  # fmt: skip
         self._tell_progress()
 
-    def _set_meters(self) -> None:
+    def _set_up(self) -> None:
         rates = dict.fromkeys(Punt, self.instance.icmp.rate)
         rates[Punt.ARP] = ARP_PUNTS_PER_SECOND
         if self.instance.failover.validates:
             rates |= UNKNOWN_PUNTS_PER_SECOND
         messages = [m for punt, rate in rates.items() for m in encode.set_meter(punt, rate)]
+        messages.append(encode.match_fragments(0))
         xids = [self._next_xid() for _ in messages]
         self._send_all(map(encode.with_xid, messages, xids))
         self._answer(self._request_barrier(), "a barrier")
         for error in self._take_errors(xids).values():
             if (error.kind, error.code) != encode.METER_EXISTS:
-                raise SessionError(f"the switch refused a meter: {error}")
+                raise SessionError(f"the switch refused a meter, or to show fragments: {error}")
 
     def _apply(self) -> None:
         """Bring the pipeline and all bindings in line.

@@ -12,6 +12,7 @@ from typing import Any
 from ryu.lib import hub
 
 from openflow_rules import encode
+from openflow_rules.marks import own_error_frame
 from openflow_rules.tables import SEEN_SECONDS, CookieClass, Punt, cookie
 from ryu_lw4o6 import punt
 from ryu_lw4o6.announce.announcer import Announcer
@@ -216,6 +217,11 @@ class Switch:
         if session is None or session.ports is None:
             return
         ports = session.ports
+        if punt.goes_to_lwb4(self.instance, packet):
+            if self._icmp_limit["icmpv4"].take(time.monotonic()):
+                self.icmp_sent["icmpv4"] += 1
+                session.send(encode.from_controller(own_error_frame(packet)))
+            return
         if punt.is_ipv6(packet):
             mac = self.ipv6_next_hop.mac if self.ipv6_next_hop is not None else None
             kind, port, own = "icmpv6", ports.ipv6, ports.local_mac

@@ -26,10 +26,10 @@ def pipeline(instance: Instance, ports: Ports, next_hop_mac: str | None) -> list
     """
     flows = [
         *classify_flows(instance, ports),
-        *port_set_flows(instance, upstream=True),
+        *port_set_flows(instance, ports, upstream=True),
         *upstream_miss_flows(instance),
         *upstream_route_flows(instance, ports, next_hop_mac),
-        *port_set_flows(instance, upstream=False),
+        *port_set_flows(instance, ports, upstream=False),
         *downstream_miss_flows(instance),
         *downstream_output_flows(instance, ports),
         *arp_flows(instance, ports),

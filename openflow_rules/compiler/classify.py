@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ipaddress import IPv6Network
 
 from openflow_rules.compiler.parts import (
+    CONTROLLER_PORT,
     ETH_ARP,
     ETH_IPV4,
     ETH_IPV6,
@@ -15,6 +16,8 @@ from openflow_rules.compiler.parts import (
     Ports,
     counted,
     drop_flow,
+    ip_match,
+    net_match,
     step,
 )
 from openflow_rules.flow import Flow, Match, Output, ToController
@@ -95,6 +98,20 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
         goto=Table.ARP_LEARN,
         note="ARP on the IPv4 side",
     )
+    for prefix in instance.prefixes:
+        yield counted(
+            Count.FROM_LWAFTR,
+            step(
+                Table.CLASSIFY,
+                Priority.NORMAL,
+                (
+                    Match("in_port", CONTROLLER_PORT),
+                    *ip_match(net_match("ipv4_dst", prefix.network)),
+                ),
+                goto=Table.DOWNSTREAM_PORT_SET,
+                note=f"an ICMPv4 error of our own to an lwB4 in {prefix.network}",
+            ),
+        )
     yield drop_flow(Drop.UNCLASSIFIED, Table.CLASSIFY, Priority.MISS)
 
 

@@ -42,7 +42,7 @@ def upstream_route_flows(
             )
         else:
             yield drop_flow(Drop.HAIRPIN_DISABLED, table, Priority.FRAGMENT, *to_us)
-    yield from _ttl_expired(Drop.UPSTREAM_TTL_EXPIRED, table)
+    yield from _ttl_expired(instance, Drop.UPSTREAM_TTL_EXPIRED, table)
     if next_hop_mac is None:
         yield drop_flow(Drop.NEXT_HOP_UNRESOLVED, table, Priority.MISS)
     else:
@@ -69,7 +69,7 @@ def to_next_hop(instance: Instance, ports: Ports, mac: str) -> Flow:
 
 def downstream_output_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
     table = Table.DOWNSTREAM_OUTPUT
-    yield from _ttl_expired(Drop.DOWNSTREAM_TTL_EXPIRED, table)
+    yield from _ttl_expired(instance, Drop.DOWNSTREAM_TTL_EXPIRED, table)
     too_big = eth_src_match(Mark.TOO_BIG, Mark.TOO_BIG)
     drop = drop_flow(Drop.DOWNSTREAM_TOO_BIG, table, Priority.NORMAL, *ip_match(too_big))
     yield shown(drop, Punt.TOO_BIG) if instance.icmp.too_big else drop
@@ -86,7 +86,8 @@ def downstream_output_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
     )
 
 
-def _ttl_expired(drop: Drop, table: Table) -> Iterator[Flow]:
+def _ttl_expired(instance: Instance, why: Drop, table: Table) -> Iterator[Flow]:
     """dec_ttl would drop these as well, but without a name."""
     for ttl in (0, 1):
-        yield drop_flow(drop, table, Priority.EXCEPTION, *ip_match(Match("nw_ttl", ttl)))
+        drop = drop_flow(why, table, Priority.EXCEPTION, *ip_match(Match("nw_ttl", ttl)))
+        yield shown(drop, Punt.TTL_EXPIRED) if instance.icmp.ttl_expired else drop

@@ -17,6 +17,7 @@ ICMPV6 = 58
 FRAG_LATER = 3  # nw_frag: bit 0 a fragment, bit 1 not the first
 LOCAL_PORT = 0xFFFFFFFE
 IN_PORT = 0xFFFFFFF8
+CONTROLLER_PORT = 0xFFFFFFFD
 QUOTE_LENGTH = 576
 """How much of a packet the controller is shown: what an ICMPv4 error may quote (RFC 1812
 section 4.3.2.3) fits into it."""

@@ -10,6 +10,7 @@ from openflow_rules.compiler.parts import (
     ICMP,
     TCP,
     UDP,
+    Ports,
     drop_flow,
     eth_src_match,
     ip_match,
@@ -73,14 +74,15 @@ _DOWNSTREAM = _Direction(
 )
 
 
-def port_set_flows(instance: Instance, *, upstream: bool) -> Iterator[Flow]:
+def port_set_flows(instance: Instance, ports: Ports, *, upstream: bool) -> Iterator[Flow]:
     way = _UPSTREAM if upstream else _DOWNSTREAM
     icmp = Match("ip_proto", ICMP)
     if not upstream:
         own = Match(way.address, str(instance.ipv4.address.ip))
         yield drop_flow(Drop.TO_LWAFTR, way.table, Priority.OWN, *ip_match(own))
         if not instance.icmp.inbound:
-            yield drop_flow(Drop.INBOUND_ICMP_DISABLED, way.table, Priority.OWN, *ip_match(icmp))
+            inbound = Match("in_port", ports.ipv4), *ip_match(icmp)
+            yield drop_flow(Drop.INBOUND_ICMP_DISABLED, way.table, Priority.OWN, *inbound)
     for prefix in instance.prefixes:
         yield from (_shared if prefix.params.shared else _full)(way, prefix)
     not_served = drop_flow(way.not_served, way.table, Priority.MISS)

@@ -11,6 +11,9 @@ from ipaddress import IPv4Address, IPv6Address
 from ryu_lw4o6.core.ethernet import checksum
 
 HOP_LIMIT = 64
+UNREACHABLE, TIME_EXCEEDED = 3, 11
+HOST_UNREACHABLE, FRAGMENTATION_NEEDED = 1, 4  # codes of UNREACHABLE
+TTL_EXCEEDED = 0  # code of TIME_EXCEEDED
 _IPV6_MIN_MTU = 1280  # an ICMPv6 error is no longer than that (RFC 4443 section 2.4 c)
 _ICMPV4_LIMIT = 576  # nor an ICMPv4 error than that (RFC 1812 section 4.3.2.3)
 _NO_ERROR_ABOUT = {3, 4, 5, 11, 12}  # ICMPv4 errors (RFC 1122 section 3.2.2)
@@ -74,15 +77,23 @@ def dont_fragment(packet: bytes) -> bool:
     return bool(fragment & _DF)
 
 
-def unreachable(own: IPv4Address, packet: bytes, code: int, mtu: int = 0) -> bytes:
-    """ICMPv4 destination unreachable about ``packet``: code 1 host unreachable, or code 4
-    fragmentation needed with the next hop's ``mtu`` (RFC 792, RFC 1191 section 4)."""
+def error(
+    own: IPv4Address,
+    packet: bytes,
+    kind: int,
+    code: int,
+    *,
+    mtu: int = 0,
+    ttl: int = HOP_LIMIT,
+) -> bytes:
+    """An ICMPv4 error about ``packet`` (RFC 792), as it was received (RFC 1812 section 4.3.2.3).
+    ``mtu`` is the next hop's, for fragmentation needed (RFC 1191 section 4)."""
     quoted = packet[: _ICMPV4_LIMIT - 20 - 8]
-    message = struct.pack("!BBHHH", 3, code, 0, 0, mtu) + quoted
+    message = struct.pack("!BBHHH", kind, code, 0, 0, mtu) + quoted
     message = message[:2] + struct.pack("!H", checksum(message)) + message[4:]
     # Precedence 6, internetwork control (RFC 1812 section 4.3.2.5).
     header = struct.pack(
-        "!BBHHHBBH4s4s", 0x45, 0xC0, 20 + len(message), 0, 0, HOP_LIMIT, 1, 0,
+        "!BBHHHBBH4s4s", 0x45, 0xC0, 20 + len(message), 0, 0, ttl, 1, 0,
         own.packed, packet[12:16],
     )  # fmt: skip
     header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]

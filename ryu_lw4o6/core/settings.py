@@ -74,8 +74,9 @@ class Ipv4Side:
 class IcmpPolicy:
     """Which ICMP errors are sent; each one not sent is a silent, counted drop.
 
-    ``unknown_ipv4``: ICMPv4 type 3 code 1 to an Internet host whose destination has no binding.
+    ``unknown_ipv4``: ICMPv4 type 3 code 1 to whoever sent to a destination without a binding.
     ``too_big``: ICMPv4 type 3 code 4 for a packet with DF that does not fit the softwire.
+    ``ttl_expired``: ICMPv4 type 11 code 0 to whoever sent a packet with too small a TTL.
     ``inbound``: whether ICMP from the Internet is forwarded to lwB4s at all (section 8.1).
     ``rate``: the most ICMP errors an instance sends, per second and kind. ICMPv6 errors to lwB4s
     without a binding are a matter of ``Failover``.
@@ -83,6 +84,7 @@ class IcmpPolicy:
 
     unknown_ipv4: bool = False
     too_big: bool = True
+    ttl_expired: bool = True
     inbound: bool = True
     rate: int = 1000
 

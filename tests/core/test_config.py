@@ -119,6 +119,7 @@ def test_every_option_arrives(path: Path) -> None:
     icmp:
       unknown_ipv4: true
       too_big: false
+      ttl_expired: false
       inbound: false
       rate: 5
 """
@@ -130,7 +131,7 @@ def test_every_option_arrives(path: Path) -> None:
     assert (instance.bridge, instance.softwire_port) == ("br7", "sw7")
     assert instance.datapath is Datapath.KERNEL
     assert instance.hairpinning is False
-    assert instance.icmp == IcmpPolicy(True, False, False, 5)
+    assert instance.icmp == IcmpPolicy(True, False, False, False, 5)
     assert instance.failover is Failover.DATA_PACKET_ICMPV6
     assert instance.failover.validates
     assert instance.failover.answers

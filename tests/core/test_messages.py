@@ -104,7 +104,7 @@ def test_parsers_take_anything(data: bytes) -> None:
         packet = icmp.ipv4_packet(prefix + data)
         if packet is not None:
             icmp.may_answer(packet)
-            icmp.unreachable(OWN4, packet, 1)
+            icmp.error(OWN4, packet, 3, 1)
 
 
 INNER = bytes(IP(src="192.0.2.1", dst="198.51.100.200", tos=0x28, ttl=64) / UDP(sport=48, dport=53))
@@ -141,7 +141,7 @@ def test_icmpv6_error_fits_the_minimum_mtu() -> None:
 
 def test_icmpv4_error_to_the_byte() -> None:
     """RFC 792: type 3, code 1, checksum, 4 unused bytes, then the IPv4 header and what follows."""
-    packet = icmp.unreachable(OWN4, INNER, code=1)
+    packet = icmp.error(OWN4, INNER, 3, 1)
     read = IP(packet)
     assert (read.src, read.dst, read.tos, read.ttl) == ("198.51.100.1", "192.0.2.1", 0xC0, 64)
     assert read.len == len(packet) == 20 + 8 + len(INNER)
@@ -156,7 +156,7 @@ def test_icmpv4_error_to_the_byte() -> None:
 
 
 def test_fragmentation_needed_names_the_mtu() -> None:
-    packet = icmp.unreachable(OWN4, INNER + bytes(2000), code=4, mtu=1460)
+    packet = icmp.error(OWN4, INNER + bytes(2000), 3, 4, mtu=1460)
     assert packet[20:22] == b"\x03\x04"
     assert packet[24:28] == bytes.fromhex("0000 05b4")
     assert len(packet) == 576

@@ -35,6 +35,7 @@ class Bridge:
         try:
             self._ovs("ovs-ofctl", "-OOpenFlow13", "del-flows", "br0")
             connection.send(m for punt in Punt for m in encode.set_meter(punt, 100))
+            connection.send([encode.match_fragments(1)])
             flows = pipeline(lwaftr, PORTS, NEXT_HOP_MAC)
             assert connection.send(encode.add_flow(flow) for flow in flows) == []
             assert connection.send(encoder.add(binding, 7) for binding in BINDINGS) == []
@@ -196,6 +197,7 @@ def test_upstream_packet_that_breaks_a_rule_is_dropped_by_name(
         (down("ip,nw_proto=47", "203.0.113.5", ""), 3, ANYCAST),
         (down("udp", "203.0.113.5", "nw_frag=later"), 3, ANYCAST),
         (down("tcp", "198.18.0.7", "tcp_dst=20000"), 4, SECOND_BR),
+        (down("udp", "192.0.2.1", "nw_frag=first,udp_dst=1088"), 2, ANYCAST),
     ],
 )
 def test_downstream_packet_goes_to_the_lwb4_that_owns_the_port(
@@ -245,6 +247,35 @@ def test_downstream_packet_that_breaks_a_rule_is_dropped_by_name(
     trace = bridge.trace(packet)
     assert f"drop_{drop.name.lower()}" in names(trace)
     assert "to_softwire" not in names(trace)
+
+
+@pytest.mark.parametrize(
+    ("packet", "drop"),
+    [
+        (up("udp", 1, "192.0.2.1", f"{INTERNET},udp_src=1072"), Drop.UPSTREAM_TTL_EXPIRED),
+        (down("udp", "192.0.2.1", "udp_dst=1072"), Drop.DOWNSTREAM_TTL_EXPIRED),
+    ],
+)
+def test_an_expired_ttl_is_shown_as_the_policy_wants_it(
+    reprogram: Bridge, packet: str, drop: Drop
+) -> None:
+    packet = packet.replace("nw_ttl=64", "nw_ttl=1")
+    assert f"meter:{Punt.TTL_EXPIRED}" in (trace := reprogram.trace(packet))
+    assert "CONTROLLER:576" in trace
+    reprogram.program(icmp=IcmpPolicy(ttl_expired=False))
+    trace = reprogram.trace(packet)
+    assert f"drop_{drop.name.lower()}" in names(trace)
+    assert "CONTROLLER" not in trace
+
+
+def test_an_error_of_our_own_finds_its_way_into_the_softwire(bridge: Bridge) -> None:
+    """It quotes a packet from port 1088 = 0x440, which is lwB4 2's."""
+    trace = bridge.trace(
+        "in_port=CONTROLLER,icmp,nw_src=198.51.100.1,nw_dst=192.0.2.1,nw_ttl=65,icmp_type=11,"
+        "dl_src=00:00:04:40:00:35"
+    )
+    assert names(trace) == {"from_lwaftr", "to_softwire"}
+    assert binding_of(trace) == {"192.0.2.1/4"}
 
 
 def test_hairpin_is_checked_at_both_ends(bridge: Bridge) -> None:
@@ -299,6 +330,7 @@ def test_policies(reprogram: Bridge) -> None:
     hairpin = up("udp", 1, "192.0.2.1", "nw_dst=192.0.2.1,udp_src=1072,udp_dst=1088")
     assert "drop_hairpin_disabled" in names(reprogram.trace(hairpin))
     echo = down("icmp", "192.0.2.1", "icmp_type=0,dl_src=00:40:00:00:04:30")
+    assert "to_softwire" in names(reprogram.trace(echo.replace("in_port=2", "in_port=CONTROLLER")))
     assert "drop_inbound_icmp_disabled" in names(reprogram.trace(echo))
     unknown = reprogram.trace(up("udp", 9, "192.0.2.1", f"{INTERNET},udp_src=1072"))
     assert "drop_upstream_no_binding" in names(unknown)

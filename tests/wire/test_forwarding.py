@@ -89,6 +89,8 @@ FORWARDED = [
     ),
     goes_down("UDP", downstream() / UDP(sport=53, dport=1072) / b"answer"),
     goes_down("TCP", downstream() / TCP(sport=80, dport=1087, flags="SA", seq=1)),
+    goes_down("a first fragment", downstream(flags="MF") / UDP(sport=53, dport=1072, len=99)),
+    goes_up("a first fragment", upstream(flags="MF") / TCP(sport=1072, dport=80, seq=1)),
     goes_down("the other lwB4's ports", downstream() / UDP(sport=53, dport=1088), lwb4=2),
     goes_down("echo request", downstream() / ICMP(type=8, id=1075, seq=5) / b"data"),
     goes_down("echo reply", downstream() / ICMP(type=0, id=1075, seq=5) / b"data"),
@@ -132,8 +134,6 @@ DROPPED = [
                     downstream() / ICMP(type=13), "drop_downstream_icmp"),
     is_dropped_down("a protocol without ports to a shared address",
                     downstream(proto=47) / Raw(bytes(8)), "drop_downstream_protocol"),
-    is_dropped_down("TTL 1", downstream(ttl=1) / UDP(sport=53, dport=1072),
-                    "drop_downstream_ttl_expired"),
     is_dropped_down("1461 bytes without DF", downstream() / UDP(sport=53, dport=1072) / bytes(1433),
                     "drop_downstream_too_big"),
 ]  # fmt: skip

@@ -108,8 +108,6 @@ SILENT = [
     Scenario("no binding, from the Internet",
              send4=[downstream(dst="192.0.2.77") / UDP(sport=53, dport=1072)],
              counters={"from_internet": 1, "drop_downstream_no_binding": 1}),
-    Scenario("TTL 1", send4=[downstream(ttl=1) / UDP(sport=53, dport=1072)],
-             counters={"from_internet": 1, "drop_downstream_ttl_expired": 1}),
 ]  # fmt: skip
 
 
@@ -143,7 +141,7 @@ OTHER = (
     + """\
     hairpinning: false
     failover: none
-    icmp: {{unknown_ipv4: true, too_big: false, inbound: false}}
+    icmp: {{unknown_ipv4: true, too_big: false, ttl_expired: false, inbound: false}}
 """
 )
 
@@ -169,6 +167,8 @@ POLICIES = [
     Scenario("unknown lwB4s are not answered", send6=[stranger(1, upstream() / ANY)],
              counters=UNKNOWN),
     Scenario("too big is not answered", send4=[BIG], counters=TOO_BIG),
+    Scenario("TTL 1 is not answered", send4=[downstream(ttl=1) / UDP(sport=53, dport=1072)],
+             counters={"from_internet": 1, "drop_downstream_ttl_expired": 1}),
     Scenario("ICMP from the Internet is not forwarded",
              send4=[downstream() / ICMP(type=8, id=1075)],
              counters={"from_internet": 1, "drop_inbound_icmp_disabled": 1}),

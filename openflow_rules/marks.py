@@ -1,0 +1,67 @@
+"""The mark that the shim writes into eth_src, for frames that the controller gives the rules."""
+
+from __future__ import annotations
+
+import struct
+
+from openflow_rules.tables import Mark
+
+_ETH_IPV4 = b"\x08\x00"
+_ICMP = 1
+_ECHOES = {0, 8}  # ICMP types
+_ERRORS = {3, 11, 12}
+_WITH_PORTS = {6, 17, 33, 132, 136}  # TCP, UDP, DCCP, SCTP, UDP-Lite
+_OFFSET = 0x1FFF
+
+
+def marked_frame(packet: bytes) -> bytes:
+    """An IPv4 packet in a frame as the rules expect it from a NIC with the shim."""
+    return _frame(packet, mark(packet))
+
+
+def own_error_frame(packet: bytes) -> bytes:
+    """The same for an ICMPv4 error of the lwAFTR's own: one that quotes a protocol without ports
+    is about a packet of a full address, for which no port is needed."""
+    return _frame(packet, mark(packet) & ~Mark.NO_PORTS)
+
+
+def _frame(packet: bytes, eth_src: int) -> bytes:
+    return bytes(6) + eth_src.to_bytes(6, "big") + _ETH_IPV4 + packet
+
+
+def mark(packet: bytes) -> int:
+    """The ports of a sound IPv4 packet as softwire.bpf.c writes them, without an outer header."""
+    return _icmp_ports(packet) if packet[9] == _ICMP else 0
+
+
+def _icmp_ports(packet: bytes) -> int:
+    """RFC 7596 section 8.1: the identifier of an echo, or the ports that an error quotes."""
+    message = _upper_layer(packet)
+    if message is None:
+        return Mark.NO_PORTS
+    if message[0] in _ECHOES:
+        (identifier,) = struct.unpack_from("!H", message, 4)
+        return Mark.ECHO | int(identifier)
+    quoted = message[8:]
+    if message[0] not in _ERRORS or len(quoted) < 20 or quoted[0] >> 4 != 4:
+        return Mark.NO_PORTS
+    upper = _upper_layer(quoted)
+    if upper is None:
+        return Mark.NO_PORTS
+    if quoted[9] in _WITH_PORTS:
+        # The quoted packet went the other way: its source is our destination.
+        near, far = struct.unpack_from("!HH", upper)
+    elif quoted[9] == _ICMP and upper[0] in _ECHOES:
+        (near,) = (far,) = struct.unpack_from("!H", upper, 4)
+    else:
+        return Mark.NO_PORTS
+    return int(near) << Mark.DESTINATION_PORT_BIT | int(far) << Mark.SOURCE_PORT_BIT
+
+
+def _upper_layer(packet: bytes) -> bytes | None:
+    """What follows the IPv4 header, at least 8 bytes; None if there is no such beginning."""
+    header = (packet[0] & 0xF) * 4
+    (fragment,) = struct.unpack_from("!H", packet, 6)
+    if header < 20 or fragment & _OFFSET or len(packet) < header + 8:
+        return None
+    return packet[header:]
