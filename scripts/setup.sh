@@ -8,7 +8,7 @@ PACKAGES=(
     openvswitch-switch                                  # the data plane
     clang libbpf-dev linux-libc-dev bpftool             # the softwire shim
     iproute2 ethtool procps util-linux                  # switch and lab
-    nftables iperf3 iputils-ping tcpdump curl           # lab
+    nftables conntrack iperf3 iputils-ping tcpdump curl # lab
     postgresql-15                                       # a store that controllers share
     bird2                                               # the lab's router
     kea-dhcp4-server kea-dhcp6-server kea-ctrl-agent kea-admin  # the lab's provisioning server

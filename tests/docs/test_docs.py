@@ -20,6 +20,7 @@ from ryu_lw4o6.core.settings import (
     SupportingSystem,
 )
 from ryu_lw4o6.softwire.shim import COUNTERS
+from topo.lwb4.refusal import Verdict
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -82,3 +83,8 @@ def test_every_target_has_a_word_of_help() -> None:
     assert len(targets) > 10
     for target in targets:
         assert re.search(rf"^{target}:.*## \w", makefile, re.M), target
+
+
+def test_every_verdict_about_an_icmpv6_error_is_described() -> None:
+    for verdict in Verdict:
+        assert f"`{verdict}`" in page("lwb4.md")
