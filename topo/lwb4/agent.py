@@ -6,8 +6,9 @@ It owns no socket and no clock: ``process.py`` brings it datagrams and the time.
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
@@ -34,6 +35,9 @@ from topo.lwb4.softwire import Softwire
 
 LOG = logging.getLogger("lwb4")
 
+HISTORY = 100
+"""How many provisionings are remembered."""
+
 Client: TypeAlias = pcp.Client | dhcp.Client
 
 
@@ -58,7 +62,9 @@ class Agent:
     guard: Guard = field(default_factory=Guard)
     lease: Lease | None = None
     counters: Counter[str] = field(default_factory=Counter)
+    history: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=HISTORY))
     _began: float | None = None  # when provisioning was started last, until it has succeeded
+    _messages: int = 0  # sent and received before that
     _until: float | None = None  # of the lease
 
     @property
@@ -73,7 +79,7 @@ class Agent:
             # The connections of hosts went on all the time, and go on.
             self.lease, self._until = kept
             self.kernel.apply(self.lease, self.lease)
-            _log("resumed", lease=self.lease, seconds=round(kept[1] - now))
+            _log("resumed", lease=self.lease, seconds=_seconds(kept[1] - now))
         else:
             self.kernel.apply(kept[0] if kept else None, None)
             _log("started", lwb4=self.softwire.lwb4, aftr=self.softwire.aftr)
@@ -82,6 +88,7 @@ class Agent:
     def provision(self, now: float) -> None:
         """Provision, from the beginning."""
         self._began = now
+        self._messages = self.counters["sent"] + self.counters["received"]
         self._step(Start(), now)
 
     def timer(self, now: float) -> None:
@@ -89,6 +96,7 @@ class Agent:
 
     def received(self, payload: bytes, now: float) -> None:
         """A datagram from the server of the provisioning protocol."""
+        self.counters["received"] += 1
         self._step(Received(payload), now)
 
     def stop(self, now: float) -> None:
@@ -148,20 +156,31 @@ class Agent:
 
     def _bound(self, lease: Lease, seconds: float, now: float) -> None:
         before, self._until = self.lease, now + seconds
+        shown = _seconds(seconds)
         if before != lease:
             self.kernel.apply(before, lease)
             self.lease = lease
         if self._began is None:
-            _log("renewed", lease=lease, seconds=seconds)
+            _log("renewed", lease=lease, seconds=shown)
             return
-        took = round((now - self._began) * 1000, 1)
+        took = round((time.monotonic() - self._began) * 1000, 1)
+        messages = self.counters["sent"] + self.counters["received"] - self._messages
         self._began = None
+        self.history.append(
+            {
+                "at": time.time(),
+                "ipv4": str(lease.ipv4),
+                "ports": _ports(lease),
+                "took_ms": took,
+                "messages": messages,
+            }
+        )
         if before is not None and before != lease:
             self.counters["changed"] += 1
             # Connections of hosts are over: both ends will know the next time they send.
-            _log("address_changed", old=before, lease=lease, seconds=seconds, took_ms=took)
+            _log("address_changed", old=before, lease=lease, seconds=shown, took_ms=took)
         else:
-            _log("bound", lease=lease, seconds=seconds, took_ms=took)
+            _log("bound", lease=lease, seconds=shown, took_ms=took)
 
     def status(self, now: float) -> dict[str, Any]:
         """What the agent is and has, for people and programs."""
@@ -172,11 +191,16 @@ class Agent:
             "lwb4": str(self.softwire.lwb4),
             "aftr": str(self.softwire.aftr),
             "ipv4": None if lease is None else str(lease.ipv4),
-            "ports": [f"{p[0]}-{p[-1]}" for p in lease.ports] if lease else [],
-            "seconds_left": None if self._until is None else round(self._until - now, 1),
+            "ports": [] if lease is None else _ports(lease),
+            "seconds_left": None if self._until is None else _seconds(self._until - now),
             "restarts": self.counters["restarts"],
+            "history": list(self.history),
             "counters": dict(sorted(self.counters.items())),
         }
+
+
+def _ports(lease: Lease) -> list[str]:
+    return [f"{ports[0]}-{ports[-1]}" for ports in lease.ports]
 
 
 def _kept(client: Client) -> tuple[Lease, float] | None:
@@ -187,6 +211,11 @@ def _kept(client: Client) -> tuple[Lease, float] | None:
     if client.leased is None or not client.valid:
         return None
     return client.leased.lease, client.leased.until
+
+
+def _seconds(time_left: float) -> float | None:
+    """Of a lease; None for one that has no end."""
+    return None if time_left == math.inf else round(time_left, 1)
 
 
 def _log(event: str, **details: Any) -> None:

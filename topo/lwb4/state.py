@@ -54,8 +54,10 @@ def pcp_client(config: pcp.Config, kept: dict[str, Any], now: float, to_unix: fl
         client = pcp.Client(nonce, config)
         if "ipv4" not in kept:
             return client
-        first = int(kept["first"])
-        lease = Lease(IPv4Address(kept["ipv4"]), (range(first, first + int(kept["count"])),))
+        ports = range(kept["first"], kept["first"] + kept["count"])
+        if not 0 <= ports.start < ports.stop <= 0x10000:
+            raise ValueError
+        lease = Lease(IPv4Address(kept["ipv4"]), (ports,))
         until = float(kept.get("until", -math.inf)) - to_unix
         granted = pcp.Granted(lease, now, until) if until > now else None
         return replace(client, suggested=lease, granted=granted)
