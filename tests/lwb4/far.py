@@ -12,7 +12,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 from ryu_lw4o6.core import pcp
-from tests.support.lwb4 import AFTR, GATEWAY_MAC, WAN_MAC, Lwb4
+from tests.support.lab_lwb4 import AFTR, GATEWAY_MAC, WAN_MAC, Lwb4
 
 SERVER = "198.18.0.80"
 

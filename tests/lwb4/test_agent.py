@@ -16,7 +16,7 @@ from scapy.packet import Packet, Raw
 from ryu_lw4o6.core import pcp
 from ryu_lw4o6.core.portset import PortParams
 from tests.lwb4.far import SERVER, Far
-from tests.support.lwb4 import AFTR, HOST, Lwb4, lwb4
+from tests.support.lab_lwb4 import AFTR, HOST, Lwb4, lwb4
 from tests.support.netns import inside
 from tests.support.ovs import wait_for
 from topo.lwb4.kernel import Kernel
