@@ -170,6 +170,19 @@ def status(instance: Instance) -> ShimStatus:
     )
 
 
+def counters(instance: Instance) -> dict[str, int]:
+    """The counters of the attached shim. Raises ShimError, also when there is none."""
+    _require_root()
+    hook = hooks(instance)[0]
+    program = _program(hook)
+    maps = {} if program is None else _maps_of_program(program)
+    if "counters" not in maps:
+        raise ShimError(
+            f"the shim is not attached to {hook.device}", "Run lw4o6 softwire attach there"
+        )
+    return _counters(maps["counters"])
+
+
 # --- loading --------------------------------------------------------------------------------------
 
 

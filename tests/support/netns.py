@@ -56,9 +56,11 @@ class Wire:
     def __init__(self, device: str) -> None:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         self._socket.bind((device, 0))
+        self.sent = 0
 
     def send(self, frame: bytes) -> None:
         self._socket.send(frame)
+        self.sent += 1
 
     def receive(self, timeout: float = 2.0) -> bytes | None:
         """The next frame that came in; None when there is none for ``timeout`` seconds."""

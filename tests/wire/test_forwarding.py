@@ -86,6 +86,7 @@ FORWARDED = [
                / Raw(bytes.fromhex("0400 040104 010100"))
                / upstream() / UDP(sport=1072, dport=53)],
         out4=[forwarded(upstream() / UDP(sport=1072, dport=53))], counters=UP,
+        shim={"options_stripped": 1},
     ),
     goes_down("UDP", downstream() / UDP(sport=53, dport=1072) / b"answer"),
     goes_down("TCP", downstream() / TCP(sport=80, dport=1087, flags="SA", seq=1)),
