@@ -52,10 +52,13 @@ def goes_to_lwb4(instance: Instance, packet: bytes) -> bool:
 
 
 def unknown_lwb4(fields: bytes, frame: bytes) -> tuple[IPv6Address, bytes] | None:
-    """The lwB4 of a softwire packet without a binding, and the ICMPv6 error for it."""
+    """The lwB4 of a softwire packet without a binding, and the ICMPv6 error for it; None for
+    silence."""
     outer = pipeline_fields(fields)
     lwb4, br_address = outer.tunnel_source, outer.tunnel_destination
     if lwb4 is None or br_address is None or icmp.ipv4_packet(frame) is None:
+        return None
+    if not icmp.is_single_node(lwb4):
         return None
     return lwb4, icmp.softwire_refused(softwire_packet(frame, lwb4, br_address))
 
@@ -68,6 +71,8 @@ def refused(instance: Instance, question: Question, frame: bytes) -> bytes | Non
             return None
         return icmp_answer(instance, UNKNOWN_IPV4, frame)
     if question.br_address is None or not instance.failover.answers:
+        return None
+    if not icmp.is_single_node(question.lwb4):
         return None
     return icmp.softwire_refused(softwire_packet(frame, question.lwb4, question.br_address))
 

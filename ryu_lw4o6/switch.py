@@ -70,7 +70,7 @@ def build_bridge(instance: Instance, hwaddr: str) -> Iterator[Step]:
         "--", "--may-exist", "add-port", bridge, instance.ipv4.port,
         "--", "--may-exist", "add-port", bridge, softwire,
         "--", "set", "interface", softwire, "type=ip6gre", "options:remote_ip=flow",
-        "options:local_ip=flow", "options:tos=inherit", f"options:ttl={HOP_LIMIT}",
+        "options:local_ip=flow", f"options:ttl={HOP_LIMIT}",
         "--", "set", "interface", bridge, f"mtu_request={local_mtu(instance)}",
     )  # fmt: skip
 

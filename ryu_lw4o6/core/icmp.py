@@ -39,6 +39,11 @@ def icmpv6(
     return header + source.packed + destination.packed + message
 
 
+def is_single_node(source: IPv6Address) -> bool:
+    """Whether an ICMPv6 error may be sent to ``source`` (RFC 4443 section 2.4 e.6)."""
+    return not (source.is_multicast or source.is_unspecified or source.is_loopback)
+
+
 def softwire_refused(packet: bytes) -> bytes:
     """ICMPv6 destination unreachable, source address failed ingress/egress policy (type 1 code 5,
     RFC 7596 section 6.2, RFC 4443 section 3.1), about a softwire packet, from the address it was

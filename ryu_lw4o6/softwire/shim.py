@@ -42,6 +42,7 @@ COUNTERS = (
     "refused_not_ipv4",
     "refused_truncated",
     "refused_options",
+    "refused_ecn",
     "refused_unknown_br_tag",
     "refused_no_room",
     "refused_gso",

@@ -28,6 +28,9 @@
  *   eth_dst  02:4b:TT:TT:TT:TT   from the rules: CRC-32 of the br-address, which becomes the outer
  *                                source address.
  *
+ * The traffic class is copied outwards, and congestion inwards, as RFC 6040 wants: Open vSwitch does
+ * it by the older RFC 3168, and drops without counting.
+ *
  * On the IPv4 side eth_src is written in the same way, without the outer header, and the NIC's own
  * address put there on the way out.
  */
@@ -52,6 +55,9 @@
 #define ICMP_ECHO 8
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETERPROB 12
+#define ECN_ECT1 1		/* RFC 3168 section 5 */
+#define ECN_ECT0 2
+#define ECN_CE 3
 #define ECHO (1ULL << 38)	/* bits of eth_src, see above */
 #define NO_PORTS (1ULL << 39)
 #define TOO_BIG (1ULL << 42)
@@ -67,6 +73,7 @@ enum counter {
 	REFUSED_NOT_IPV4,
 	REFUSED_TRUNCATED,
 	REFUSED_OPTIONS,
+	REFUSED_ECN,
 	REFUSED_UNKNOWN_BR_TAG,
 	REFUSED_NO_ROOM,
 	REFUSED_GSO,
@@ -335,6 +342,35 @@ static __always_inline int in_vlan(const void *data, const void *end)
 	return bpf_map_lookup_elem(&aftr_addresses, &ip6->daddr) != 0;
 }
 
+/*
+ * The inner ECN field of a packet that leaves the tunnel, by RFC 6040 section 4.2, figure 4. Returns 0
+ * if the packet has to be dropped: congestion that its sender cannot be told of.
+ */
+static __always_inline int pass_congestion_on(__u8 *ip, __u32 outer)
+{
+	__u32 inner = ip[1] & ECN_CE, sum, before = read16(ip), after;
+
+	if (outer == ECN_CE) {
+		if (!inner)
+			return 0;
+		after = before | ECN_CE;
+	} else if (outer == ECN_ECT1 && inner == ECN_ECT0) {
+		after = before ^ (ECN_ECT0 ^ ECN_ECT1);
+	} else {
+		return 1;
+	}
+	if (after == before)
+		return 1;
+	/* RFC 1624 section 3, equation 3 */
+	sum = (~read16(ip + 10) & 0xffff) + (~before & 0xffff) + after;
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = ~((sum & 0xffff) + (sum >> 16));
+	ip[1] = after;
+	ip[10] = sum >> 8;
+	ip[11] = sum;
+	return 1;
+}
+
 /* Wire to Open vSwitch. Returns XDP_PASS for what is to go on, translated or not. */
 static __always_inline int decapsulate(struct xdp_md *ctx)
 {
@@ -396,6 +432,9 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	total = read16(ip + 2);
 	if (header < 20 || total < header || total > payload || (__u32)(end - (void *)ip) < payload)
 		return refuse(REFUSED_TRUNCATED);
+	first = bpf_ntohl(*(__u32 *)(data + ETH_HLEN));	/* version, traffic class, flow label */
+	if (!pass_congestion_on(ip, first >> 20 & ECN_CE))
+		return refuse(REFUSED_ECN);
 
 	if (payload > 0xffff - ADDED || bpf_xdp_adjust_head(ctx, -ADDED))
 		return refuse(REFUSED_NO_ROOM);
@@ -409,7 +448,6 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	ip6->payload_len = bpf_htons(payload + ADDED);
 	gre = data + INNER;
 	*(__u32 *)gre = GRE_ETHERNET;
-	first = bpf_ntohl(*(__u32 *)ip6);	/* version, traffic class, flow label */
 	*(__u32 *)(gre + 4) = bpf_htonl(0x024b0000);
 	gre[8] = limited;
 	gre[9] = first >> 20;
@@ -438,10 +476,15 @@ static __always_inline struct in6_addr *outer_source(const void *data)
 	return bpf_map_lookup_elem(&br_addresses, &tag);
 }
 
-static __always_inline void finish(void *data, const struct in6_addr *source, __u32 payload)
+/* `tos` is the inner packet's, and becomes the traffic class (RFC 2983, RFC 6040 section 4.1). */
+static __always_inline void finish(void *data, const struct in6_addr *source, __u32 payload,
+				   __u8 tos)
 {
 	struct ipv6hdr *ip6 = data + ETH_HLEN;
+	__u8 *first = (void *)ip6;
 
+	first[0] = 0x60 | tos >> 4;
+	first[1] = tos << 4 | (first[1] & 0xf);
 	ip6->payload_len = bpf_htons(payload);
 	ip6->nexthdr = IPPROTO_IPIP;
 	ip6->saddr = *source;
@@ -460,6 +503,7 @@ SEC("tc") int softwire_out(struct __sk_buff *skb)
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	const struct in6_addr *source;
 	__u32 payload;
+	__u8 tos;
 
 	if (skb->protocol != bpf_htons(ETH_P_IPV6))
 		return TC_ACT_OK;
@@ -479,7 +523,7 @@ SEC("tc") int softwire_out(struct __sk_buff *skb)
 	if (!source)
 		return refuse_out(REFUSED_UNKNOWN_BR_TAG);
 	payload = bpf_ntohs(((struct ipv6hdr *)(data + ETH_HLEN))->payload_len);
-	if (payload < ADDED + 20)
+	if (payload < ADDED + 20 || bpf_skb_load_bytes(skb, INNER + ADDED + 1, &tos, 1))
 		return refuse_out(REFUSED_TRUNCATED);
 	if (bpf_skb_adjust_room(skb, -ADDED, BPF_ADJ_ROOM_NET, 0))
 		return refuse_out(REFUSED_NO_ROOM);
@@ -487,7 +531,7 @@ SEC("tc") int softwire_out(struct __sk_buff *skb)
 	end = (void *)(long)skb->data_end;
 	if (data + INNER > end)
 		return refuse_out(REFUSED_NO_ROOM);
-	finish(data, source, payload - ADDED);
+	finish(data, source, payload - ADDED, tos);
 	return TC_ACT_OK;
 }
 

@@ -12,6 +12,26 @@ TEB = bytes.fromhex("00006558")
 ECHO, NO_PORTS, TOO_BIG = 1 << 38, 1 << 39, 1 << 42  # bits of eth_src
 SOFTWIRE_MTU = 1460
 
+CONGESTION = {
+    (0, 0): 0, (0, 1): 0, (0, 2): 0, (0, 3): None,
+    (1, 0): 1, (1, 1): 1, (1, 2): 1, (1, 3): 3,
+    (2, 0): 2, (2, 1): 1, (2, 2): 2, (2, 3): 3,
+    (3, 0): 3, (3, 1): 3, (3, 2): 3, (3, 3): 3,
+}  # fmt: skip
+"""RFC 6040 section 4.2, figure 4: inner and outer ECN field, and the inner one that goes on."""
+
+
+def with_ecn(packet: bytes, ecn: int) -> bytes:
+    """An IPv4 packet with another ECN field, and its checksum changed by as much."""
+    changed = packet[:1] + bytes([packet[1] & 0xFC | ecn])
+    if changed == packet[:2]:
+        return packet
+    words = (~packet[10] << 8 | ~packet[11] & 0xFF) & 0xFFFF
+    words += (~int.from_bytes(packet[:2], "big") & 0xFFFF) + int.from_bytes(changed, "big")
+    while words >> 16:
+        words = (words & 0xFFFF) + (words >> 16)
+    return changed + packet[2:10] + (~words & 0xFFFF).to_bytes(2, "big") + packet[12:]
+
 
 def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
     """The frame that Open vSwitch is to see; None for one that is refused."""
@@ -40,6 +60,10 @@ def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
         return None if _leads_to_gre(next_header, rest) else frame
     if not _is_ipv4(rest, payload_length) or payload_length > 0xFFFF - 18:
         return None
+    congestion = CONGESTION[rest[1] & 3, ipv6[1] >> 4 & 3]
+    if congestion is None:
+        return None
+    rest = with_ecn(rest, congestion)
     first, hop_limit = int.from_bytes(ipv6[:4], "big"), ipv6[7]
     ipv6 = ipv6[:4] + (payload_length + 18).to_bytes(2, "big") + bytes([47]) + ipv6[7:]
     inner = bytes.fromhex("024b0000") + bytes([limited, first >> 20 & 0xFF])
@@ -62,9 +86,11 @@ def ovs_to_wire(frame: bytes, br_addresses: Mapping[int, bytes]) -> bytes | None
         return frame
     source = br_addresses.get(int.from_bytes(frame[60:64], "big"))
     length = int.from_bytes(frame[18:20], "big")
-    if source is None or length < 38:
+    if source is None or length < 38 or len(frame) < 74:
         return None
-    ipv6 = frame[14:18] + (length - 18).to_bytes(2, "big") + b"\x04" + frame[21:22] + source
+    tos = frame[73]
+    ipv6 = bytes([0x60 | tos >> 4, (tos & 0xF) << 4 | frame[15] & 0xF]) + frame[16:18]
+    ipv6 += (length - 18).to_bytes(2, "big") + b"\x04" + frame[21:22] + source
     return frame[:14] + ipv6 + frame[38:54] + frame[72:]
 
 

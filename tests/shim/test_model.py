@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scapy.layers.inet import ICMP
+from scapy.layers.inet import ICMP, UDP
 
 from ryu_lw4o6.core.settings import br_tag
 from ryu_lw4o6.softwire import shim
@@ -38,8 +38,13 @@ BR_ADDRESSES = {br_tag(a): a.packed for a in (AFTR, SECOND)}
 ERRORS = [inner(ICMP(type=t) / q) for t in (3, 11, 12) for q in (QUOTED_TCP, QUOTED_UDP)]
 PACKETS = [UDP_PACKET, ECHO, *ERRORS, inner(ICMP(type=3) / QUOTED_ECHO)]
 OPTIONS = [bytes.fromhex(f"{nh:02x}00 0401 0401 0000") for nh in (4, 58, 47, 60, 0)]
+CONGESTED = [
+    softwire(inner(UDP(sport=1072, dport=53), tos=tos), tc=tc)
+    for tos in range(4) for tc in range(4)
+]  # fmt: skip
 SEEDS = [
     GRE_FRAME,
+    *CONGESTED,
     *(softwire(packet) for packet in PACKETS),
     *(softwire(packet, dst="2001:db8:ffff::3") for packet in PACKETS),
     *(softwire(o + ECHO, nh=nh) for o in OPTIONS for nh in (60, 0, 43, 44, 51)),

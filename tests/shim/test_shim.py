@@ -130,7 +130,8 @@ def test_softwire_packet_comes_in_as_gre(ends: Ends, size: int) -> None:
 
 
 def test_every_bit_of_the_outer_header_has_its_place(ends: Ends) -> None:
-    frame = softwire(UDP_PACKET, tc=0xFF, fl=0xFFFFF)
+    congested = inner(UDP(sport=1072, dport=53), tos=3)
+    frame = softwire(congested, tc=0xFF, fl=0xFFFFF)
     frame = frame[:21] + b"\xff" + frame[22:]  # hop limit
     ends.wire6.send(frame)
     assert ends.eth6.receive() == as_gre(frame, "fa3fffff0000", about="00ff")
@@ -314,12 +315,12 @@ def from_ovs(br: IPv6Address, packet: bytes, tag: int | None = None) -> bytes:
 @pytest.mark.parametrize("size", [0, 1432])
 def test_gre_leaves_as_a_softwire_packet(ends: Ends, br: IPv6Address, size: int) -> None:
     """1460 bytes of IPv4 fill a wire MTU of 1500: the GRE form is longer, and must pass."""
-    packet = bytes(IP(src="198.51.100.200", dst="192.0.2.1") / UDP(sport=53, dport=1072)
+    packet = bytes(IP(src="198.51.100.200", dst="192.0.2.1", tos=0xBB) / UDP(sport=53, dport=1072)
                    / bytes(size))  # fmt: skip
     ends.eth6.send(from_ovs(br, packet))
     expected = bytes(
         Ether(src=NIC6, dst=ROUTER6)
-        / IPv6(src=str(br), dst=LWB4, nh=4, hlim=255, tc=0x28, plen=len(packet))
+        / IPv6(src=str(br), dst=LWB4, nh=4, hlim=255, tc=0xBB, plen=len(packet))
         / Raw(packet)
     )
     assert ends.wire6.receive() == expected

@@ -112,7 +112,7 @@ class Ovs:
         command += [
             "--", "add-port", name, "softwire0", "--", "set", "interface", "softwire0",
             "type=ip6gre", "options:remote_ip=flow", "options:local_ip=flow",
-            "options:tos=inherit", "options:ttl=255",
+            "options:ttl=255",
             "--", "set-controller", name, controller,
         ]  # fmt: skip
         self(*command)

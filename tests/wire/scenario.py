@@ -71,6 +71,38 @@ def downstream(**fields: object) -> Packet:
     return IP(**{"src": INTERNET, "dst": "192.0.2.1", "ttl": 60, "id": 9} | fields)
 
 
+UP = {"from_softwire": 1, "to_internet": 1}
+DOWN = {"from_internet": 1, "to_softwire": 1}
+HAIRPINNED = {"from_softwire": 1, "hairpinned": 1, "to_softwire": 1}
+
+
+def goes_up(name: str, packet: Packet, lwb4: int = 1, aftr: str = AFTR, **outer: int) -> Scenario:
+    return Scenario(
+        f"up: {name}", send6=[softwire(packet, LWB4[lwb4], aftr, **outer)],
+        out4=[forwarded(packet)], counters=UP,
+    )  # fmt: skip
+
+
+def goes_down(name: str, packet: Packet, lwb4: int = 1, aftr: str = AFTR, tc: int = 0) -> Scenario:
+    return Scenario(
+        f"down: {name}", send4=[packet],
+        out6=[tunnelled(forwarded(packet), LWB4[lwb4], aftr, tc)], counters=DOWN,
+    )  # fmt: skip
+
+
+def is_dropped_up(name: str, packet: Packet, counter: str, lwb4: int = 1) -> Scenario:
+    return Scenario(
+        f"up, dropped: {name}", send6=[softwire(packet, LWB4[lwb4])],
+        counters={"from_softwire": 1, counter: 1},
+    )  # fmt: skip
+
+
+def is_dropped_down(name: str, packet: Packet, counter: str) -> Scenario:
+    return Scenario(
+        f"down, dropped: {name}", send4=[packet], counters={"from_internet": 1, counter: 1}
+    )
+
+
 _PASSED = Counter(from_softwire=1, to_internet=1, from_internet=1, to_softwire=1)
 
 

@@ -12,45 +12,19 @@ from tests.wire.scenario import (
     AFTR,
     LWB4,
     SECOND_AFTR,
+    UP,
     Scenario,
     downstream,
     forwarded,
+    goes_down,
+    goes_up,
+    is_dropped_down,
+    is_dropped_up,
     run,
     softwire,
     tunnelled,
     upstream,
 )
-
-UP = {"from_softwire": 1, "to_internet": 1}
-DOWN = {"from_internet": 1, "to_softwire": 1}
-
-
-def goes_up(name: str, packet: Packet, lwb4: int = 1, aftr: str = AFTR, **outer: int) -> Scenario:
-    return Scenario(
-        f"up: {name}", send6=[softwire(packet, LWB4[lwb4], aftr, **outer)],
-        out4=[forwarded(packet)], counters=UP,
-    )  # fmt: skip
-
-
-def goes_down(name: str, packet: Packet, lwb4: int = 1, aftr: str = AFTR, tc: int = 0) -> Scenario:
-    return Scenario(
-        f"down: {name}", send4=[packet],
-        out6=[tunnelled(forwarded(packet), LWB4[lwb4], aftr, tc)], counters=DOWN,
-    )  # fmt: skip
-
-
-def is_dropped_up(name: str, packet: Packet, counter: str, lwb4: int = 1) -> Scenario:
-    return Scenario(
-        f"up, dropped: {name}", send6=[softwire(packet, LWB4[lwb4])],
-        counters={"from_softwire": 1, counter: 1},
-    )  # fmt: skip
-
-
-def is_dropped_down(name: str, packet: Packet, counter: str) -> Scenario:
-    return Scenario(
-        f"down, dropped: {name}", send4=[packet], counters={"from_internet": 1, counter: 1}
-    )
-
 
 # 192.0.2.1: PSID offset 6, length 6. PSID 3 has ports 1024 n + 48 to 1024 n + 63 for n = 1 .. 63:
 # 1072 to 1087, ..., 64560 to 64575. PSID 4 has the sixteen after those.
@@ -139,29 +113,8 @@ DROPPED = [
                     "drop_downstream_too_big"),
 ]  # fmt: skip
 
-HAIRPIN = [
-    Scenario(
-        "hairpin: from subscriber 1 to subscriber 3",
-        send6=[softwire(upstream(dst="203.0.113.1") / UDP(sport=1072, dport=9))],
-        out6=[tunnelled(upstream(dst="203.0.113.1", ttl=63) / UDP(sport=1072, dport=9), LWB4[3])],
-        counters={"from_softwire": 1, "hairpinned": 1, "to_softwire": 1},
-    ),
-    Scenario(
-        "hairpin: between two lwB4s of one address",
-        send6=[softwire(upstream(dst="192.0.2.1") / UDP(sport=1072, dport=1088))],
-        out6=[tunnelled(upstream(dst="192.0.2.1", ttl=63) / UDP(sport=1072, dport=1088), LWB4[2])],
-        counters={"from_softwire": 1, "hairpinned": 1, "to_softwire": 1},
-    ),
-    Scenario(
-        "hairpin: echo request",
-        send6=[softwire(upstream(dst="203.0.113.1") / ICMP(type=8, id=1075))],
-        out6=[tunnelled(upstream(dst="203.0.113.1", ttl=63) / ICMP(type=8, id=1075), LWB4[3])],
-        counters={"from_softwire": 1, "hairpinned": 1, "to_softwire": 1},
-    ),
-]
 
-
-@pytest.mark.parametrize("scenario", [*FORWARDED, *HAIRPIN], ids=str)
+@pytest.mark.parametrize("scenario", FORWARDED, ids=str)
 def test_forwarded(rig: Rig, scenario: Scenario) -> None:
     run(rig, scenario)
 

@@ -1,0 +1,95 @@
+"""What an lwB4 may not say (RFC 7596 section 6.2): each part of a packet that can be forged, alone.
+
+Subscriber 1 is 2001:db8:b4::1, with ports 1072-1087, ... of 192.0.2.1, and the softwire of
+2001:db8:ffff::1. Every forgery gets ICMPv6 type 1 code 5, and is counted."""
+
+from __future__ import annotations
+
+import pytest
+from scapy.layers.inet import ICMP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.packet import Packet, Raw
+
+from tests.support.rig import Rig
+from tests.wire.scenario import (
+    AFTR,
+    LWB4,
+    SECOND_AFTR,
+    Scenario,
+    downstream,
+    goes_up,
+    run,
+    softwire,
+    upstream,
+)
+from tests.wire.test_icmp_errors import refused
+
+NO_BINDING = {"from_softwire": 1, "drop_upstream_no_binding": 1}
+RIGHT = upstream() / UDP(sport=1072, dport=53)
+
+
+def is_caught(name: str, packet: Packet) -> Scenario:
+    return Scenario(name, send6=[packet], out6=[refused(packet)], counters=NO_BINDING)
+
+
+# One dimension at a time. An lwB4 is told once a second, so each comes from a source of its own,
+# or from an lwB4 that no other scenario forges from.
+FORGED = [
+    is_caught("the outer source: a neighbour of the lwB4",
+              softwire(RIGHT, "2001:db8:b4::1:1")),
+    is_caught("the outer source: the lwAFTR's own network",
+              softwire(RIGHT, "2001:db8:1::77")),
+    is_caught("the outer source: one bit",
+              softwire(RIGHT, "2001:db8:b4::8000:0:0:1")),
+    is_caught("the inner address: the next one",
+              softwire(upstream(src="192.0.2.2") / UDP(sport=1072), "2001:db8:b4::1:2")),
+]  # fmt: skip
+
+OTHERS = [
+    ("inner address", softwire(upstream(src="192.0.2.0") / UDP(sport=1072), LWB4[1])),
+    ("PSID: the next", softwire(upstream() / UDP(sport=1088), LWB4[1])),
+    ("PSID: the one before", softwire(upstream() / UDP(sport=1071), LWB4[1])),
+    ("PSID: of TCP", softwire(upstream() / TCP(sport=1088), LWB4[1])),
+    ("PSID: of an echo", softwire(upstream() / ICMP(type=8, id=1088), LWB4[1])),
+    ("PSID: of an ICMP error", softwire(
+        upstream() / ICMP(type=3, code=3) / (downstream() / UDP(sport=53, dport=1088)), LWB4[1])),
+    ("br-address", softwire(RIGHT, LWB4[1], SECOND_AFTR)),
+    ("br-address and PSID offset 0", softwire(
+        upstream(src="198.18.0.1") / UDP(sport=61440), LWB4[4], AFTR)),
+    ("a full address that is another's", softwire(
+        upstream(src="203.0.113.2") / UDP(sport=1072), LWB4[3])),
+    ("a shared address by the owner of a full one", softwire(RIGHT, LWB4[3])),
+    ("a full address by the owner of a shared one", softwire(
+        upstream(src="203.0.113.1") / UDP(sport=1072), LWB4[1])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("scenario", FORGED, ids=str)
+def test_a_forged_outer_source_is_caught(rig: Rig, scenario: Scenario) -> None:
+    run(rig, scenario)
+
+
+@pytest.mark.parametrize(("what", "packet"), OTHERS, ids=[name for name, _ in OTHERS])
+def test_what_an_lwb4_forges_is_caught(silent: Rig, what: str, packet: Packet) -> None:
+    """Here nobody is told, so that one scenario need not wait for another."""
+    run(silent, Scenario(what, send6=[packet], counters=NO_BINDING))
+
+
+def test_an_unspecified_multicast_or_loopback_source_is_never_answered(rig: Rig) -> None:
+    """RFC 4443 section 2.4 e: no error to an address that is no single node's."""
+    for source in ("::", "ff02::1", "::1"):
+        packet = softwire(RIGHT, source)
+        run(rig, Scenario(source, send6=[packet], counters=NO_BINDING))
+
+
+def test_gre_from_the_wire_is_no_way_in(rig: Rig) -> None:
+    """What Open vSwitch takes for a softwire comes through the shim only."""
+    gre = bytes.fromhex("00006558 024b00000000 000000000430 0800")
+    packet = IPv6(src=LWB4[1], dst=AFTR, nh=47, hlim=63) / Raw(gre + bytes(RIGHT))
+    run(rig, Scenario("GRE", send6=[packet], shim={"refused_gre_from_wire": 1}))
+
+
+def test_the_owner_is_not_hurt_by_forgeries(rig: Rig) -> None:
+    for packet in (softwire(RIGHT, "2001:db8:bad::1"), softwire(RIGHT, "2001:db8:bad::2")):
+        run(rig, is_caught("forged", packet))
+        run(rig, goes_up("owner", RIGHT))
