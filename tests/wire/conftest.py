@@ -13,7 +13,7 @@ SILENT = (
     + """\
     hairpinning: false
     failover: none
-    icmp: {{unknown_ipv4: false, too_big: false, inbound: false}}
+    icmp: {{unknown_ipv4: false, too_big: false, ttl_expired: false, inbound: false}}
 """
 )
 

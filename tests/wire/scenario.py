@@ -27,8 +27,8 @@ SENTINEL = 0x5EA1
 @dataclass(frozen=True)
 class Scenario:
     """``send6`` are IPv6 packets from the access network, ``send4`` IPv4 packets from the
-    Internet; ``out6`` and ``out4`` what is to come out, with their Ethernet headers implied. ``shim`` are the shim's
-    counters of what it refused or changed."""
+    Internet; ``out6`` and ``out4`` what is to come out, with their Ethernet headers implied.
+    ``shim`` are the shim's counters of what it refused or changed."""
 
     name: str
     send6: Sequence[Packet] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scapy.layers.inet import ICMP, TCP, UDP
 from scapy.layers.inet6 import IPv6
-from scapy.packet import Packet, Raw
+from scapy.packet import Raw
 
 from tests.support.rig import Rig
 from tests.wire.scenario import (
@@ -22,7 +22,6 @@ from tests.wire.scenario import (
     is_dropped_up,
     run,
     softwire,
-    tunnelled,
     upstream,
 )
 
