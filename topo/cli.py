@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
 
-from ryu_lw4o6.core.settings import Datapath
-from topo import demo
-from topo.build import SWITCH, Builder, LabError
-from topo.plan import Lab, Tunnel
+from ryu_lw4o6.core.settings import Datapath, Failover
+from topo import demo, status
+from topo.build import Builder
+from topo.failover import faults
+from topo.failover.build import FailoverBuilder
+from topo.failover.plan import FailoverLab, Mode, Shared
+from topo.labs import builder_of, standing
+from topo.nodes import LabError, wait_for
+from topo.plan import ANYCAST, MOST_SUBSCRIBERS, SUBSCRIBERS, Lab, Tunnel, subscribers
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Returns its exit status."""
+    args = _parser().parse_args(argv)
+    if os.geteuid() != 0:
+        print("lw4o6-lab: network namespaces need root; run it as root", file=sys.stderr)
+        return 1
+    try:
+        code: int = args.func(args)
+        return code
+    except LabError as error:
+        print(f"lw4o6-lab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lw4o6-lab",
-        description="An lwAFTR with three subscribers and an Internet host, in namespaces.",
+        description="lwAFTRs, subscribers and an Internet host, in network namespaces.",
     )
     parser.add_argument("--name", default="lw4o6", help="name of the lab (default: %(default)s)")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -25,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         ("up", _up, "build the lab; safe to run again"),
         ("status", _status, "show what runs"),
         ("down", _down, "take the lab down; safe to run again"),
-        ("demo", _demo, "build a lab of its own, show that it works, take it down"),
+        ("demo", _demo, "build labs of its own, show that it works, take them down"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(func=function)
@@ -38,6 +59,22 @@ def main(argv: list[str] | None = None) -> int:
                 "--tunnel", type=Tunnel, choices=list(Tunnel), default=Tunnel.SRV6,
                 help="what lwB4s encapsulate with (default: %(default)s)",
             )  # fmt: skip
+        if function is _up:
+            _add_failover(command)
+    for name, function, text in (
+        ("fail", _fail, "let an lwAFTR of the failover lab fail"),
+        ("recover", _recover, "mend it; safe to run again"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("role", type=faults.Role, choices=list(faults.Role))
+        command.set_defaults(func=function)
+        if function is _fail:
+            command.add_argument(
+                "--how", type=faults.How, choices=list(faults.How), default=faults.How.KILL,
+                help="kill: all that runs on it dies; link: its cables are cut; switch, "
+                "controller: one process dies; drain: it is taken out of service "
+                "(default: %(default)s)",
+            )  # fmt: skip
     shell = commands.add_parser("shell", help="run a command in a node, or a shell")
     shell.add_argument("node", help="host1, nat1, tun1, access, lwaftr1, inet, ...")
     shell.add_argument("command", nargs=argparse.REMAINDER, help="the command (default: a shell)")
@@ -46,99 +83,139 @@ def main(argv: list[str] | None = None) -> int:
     rest.add_argument("method")
     rest.add_argument("path")
     rest.add_argument("body", nargs="?", help="JSON")
+    rest.add_argument("--lwaftr", default="lwaftr1", help="whose (default: %(default)s)")
     rest.set_defaults(func=_rest)
-    args = parser.parse_args(argv)
-    if os.geteuid() != 0:
-        print("lw4o6-lab: network namespaces need root; run it as root", file=sys.stderr)
-        return 1
-    try:
-        status: int = args.func(_builder(args), args)
-        return status
-    except LabError as error:
-        print(f"lw4o6-lab: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return parser
 
 
-def _builder(args: argparse.Namespace) -> Builder:
-    """The lab of that name; options that only building needs have their defaults elsewhere."""
-    suffix = "-demo" if args.func is _demo else ""
-    built = {key: getattr(args, key) for key in ("datapath", "tunnel") if hasattr(args, key)}
-    return Builder(Lab(args.name + suffix, **built))
+def _add_failover(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--failover", action="store_true",
+        help="two lwAFTRs behind one anycast address, and routers that speak BGP",
+    )  # fmt: skip
+    group = command.add_argument_group("with --failover")
+    group.add_argument(
+        "--mode", type=Mode, choices=list(Mode), default=Mode.ACTIVE_BACKUP,
+        help="who has the traffic while both live (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--mechanism", type=Failover, choices=list(Failover), default=Failover.DATA_PACKET,
+        help="what they do about packets without a binding (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--store", type=Shared, choices=list(Shared), default=Shared.NONE,
+        help="what they share: a PostgreSQL store, so that each knows the other's bindings, or "
+        "none (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--subscribers", type=int, choices=range(1, MOST_SUBSCRIBERS + 1), metavar="N",
+        default=len(SUBSCRIBERS), help=f"1 to {MOST_SUBSCRIBERS} (default: %(default)s)",
+    )  # fmt: skip
 
 
-def _up(builder: Builder, args: argparse.Namespace) -> int:
+def _up(args: argparse.Namespace) -> int:
     started = time.monotonic()
+    common = args.name, subscribers(args.subscribers), args.datapath, args.tunnel
+    lab = (
+        FailoverLab(*common, args.mode, args.mechanism, args.store)
+        if args.failover
+        else Lab(*common)
+    )
+    older = standing(lab.name)
+    if older is not None and older.lab != lab and older.exists():
+        if older.healthy():
+            raise LabError(f"{lab.name} is up as another lab; first run: lw4o6-lab down")
+        older.down()
+    builder = builder_of(lab)
     builder.up(lambda text: print(f"  {text}", flush=True))
-    print(f"lab {builder.lab.name} is up ({time.monotonic() - started:.0f} s). Try:")
+    print(f"lab {lab.name} is up ({time.monotonic() - started:.0f} s). Try:")
     print("  lw4o6-lab status")
     print("  lw4o6-lab shell host2 ping 198.18.0.80")
     print("  lw4o6-lab rest GET /v1/bindings")
+    if args.failover:
+        print("  lw4o6-lab fail primary --how kill")
+        print("  lw4o6-lab recover primary")
     print("  lw4o6-lab down")
     return 0
 
 
-def _down(builder: Builder, args: argparse.Namespace) -> int:
-    existed = builder.exists() or builder.directory.exists()
-    builder.down()
-    print(f"lab {builder.lab.name} is {'down' if existed else 'not there'}")
+def _down(args: argparse.Namespace) -> int:
+    builder = standing(args.name)
+    if builder is not None:
+        builder.down()
+    print(f"lab {args.name} is {'not there' if builder is None else 'down'}")
     return 0
 
 
-def _demo(builder: Builder, args: argparse.Namespace) -> int:
-    return demo.run(builder)
+def _demo(args: argparse.Namespace) -> int:
+    return demo.run(Builder(Lab(f"{args.name}-demo", datapath=args.datapath, tunnel=args.tunnel)))
 
 
-def _require(builder: Builder) -> None:
-    if not builder.exists():
+def _standing(args: argparse.Namespace) -> Builder:
+    builder = standing(args.name)
+    if builder is None or not builder.exists():
         raise LabError("the lab is not up; run lw4o6-lab up")
+    return builder
 
 
-def _status(builder: Builder, args: argparse.Namespace) -> int:
-    _require(builder)
-    for process in ("ovsdb-server", "ovs-vswitchd", "ryu-manager"):
-        pid = builder.pid(process)
-        print(f"  {process:<14} {f'pid {pid}' if pid else 'NOT RUNNING'}")
-    if builder.pid("ryu-manager") is None:
-        return 1
-    _, body = builder.rest("GET", "/v1/switches")
-    for switch in body["switches"]:
-        hop = switch["next_hop"]
-        print(
-            f"  {switch['name']:<14} {switch['state']}, {switch.get('bindings', 0)} bindings, "
-            f"next hop {hop['address']} {hop['state']}"
-        )
-    _, body = builder.rest("GET", "/v1/bindings")
-    bound = {(b["ipv4"], b["psid"]): b for b in body["bindings"]}
-    for sub in builder.lab.subscribers:
-        found = bound.get((str(sub.ipv4), sub.psid))
-        state = found["state"]["lwaftr1"]["state"] if found else "no binding"
-        print(f"  {sub.host:<14} {sub.ipv4} PSID {sub.psid}, lwB4 {sub.lwb4}: {state}")
-    print(f"  logs           {builder.logs}")
+def _failover_lab(args: argparse.Namespace) -> FailoverBuilder:
+    builder = _standing(args)
+    if not isinstance(builder, FailoverBuilder):
+        raise LabError("this lab has one lwAFTR only; run lw4o6-lab down, lw4o6-lab up --failover")
+    return builder
+
+
+def _fail(args: argparse.Namespace) -> int:
+    lab = _failover_lab(args)
+    faults.fail(lab, args.role, args.how)
+    site = args.role.site(lab)
+    wait_for(f"routers no longer use {site.name}", lambda: not lab.uses(site))
+    print(f"{args.role} ({args.how}): packets for {ANYCAST} go to {_shown(lab.anycast_ways)}")
     return 0
 
 
-def _shell(builder: Builder, args: argparse.Namespace) -> int:
-    _require(builder)
+def _recover(args: argparse.Namespace) -> int:
+    lab = _failover_lab(args)
+    faults.recover(lab, args.role)
+    print(f"{args.role} is back: packets for {ANYCAST} go to {_shown(lab.anycast_ways)}")
+    return 0
+
+
+def _shown(names: list[str]) -> str:
+    return " and ".join(names) or "nobody"
+
+
+def _status(args: argparse.Namespace) -> int:
+    builder = _standing(args)
+    for line in status.lines(builder):
+        print(line, flush=True)
+    return 0 if status.whole(builder) else 1
+
+
+def _shell(args: argparse.Namespace) -> int:
+    builder = _standing(args)
     if args.node not in builder.lab.nodes:
         raise LabError(f"there is no node {args.node}; there are {', '.join(builder.lab.nodes)}")
     command = args.command or [os.environ.get("SHELL", "/bin/bash")]
     if not args.command:
         print(f"{args.node}: exit leaves it. ip, ping, curl and tcpdump are at hand.", flush=True)
-    os.execvpe("nsenter", builder.command(args.node, *command), builder.environment)
+    os.execvpe("nsenter", builder.command(args.node, *command), builder.environment(args.node))
 
 
-def _rest(builder: Builder, args: argparse.Namespace) -> int:
-    import json
-
-    _require(builder)
-    body = json.loads(args.body) if args.body else None
-    status, answer = builder.rest(args.method.upper(), args.path, body)
+def _rest(args: argparse.Namespace) -> int:
+    builder = _standing(args)
+    lwaftr = builder.lwaftrs.get(args.lwaftr)
+    if lwaftr is None:
+        raise LabError(f"there is no {args.lwaftr}; there are {', '.join(builder.lwaftrs)}")
+    try:
+        body = json.loads(args.body) if args.body else None
+    except ValueError as error:
+        raise LabError(f"the body is not JSON: {error}") from error
+    code, answer = lwaftr.rest(args.method.upper(), args.path, body)
     if answer is not None:
         print(json.dumps(answer, indent=2))
-    print(f"HTTP {status} from {SWITCH}", file=sys.stderr)
-    return 0 if status < 400 else 1
+    print(f"HTTP {code} from {lwaftr.name}", file=sys.stderr)
+    return 0 if code < 400 else 1
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from topo.build import SWITCH, Builder, LabError, wait_for
+from topo.build import Builder
+from topo.nodes import LabError, wait_for
 from topo.plan import SERVER, Subscriber
 
 _IPERF_SECONDS = 3
@@ -35,6 +36,7 @@ class Demo:
     def __init__(self, builder: Builder) -> None:
         self.lab = builder
         self.checks: list[Check] = []
+        self.lwaftr = builder.lwaftr
         self.subs = builder.lab.subscribers
 
     def check(self, what: str, seen: str, ok: bool) -> None:
@@ -47,9 +49,9 @@ class Demo:
         sub = self.subs[0]
         before = self._fetches(sub)
         started = time.monotonic()
-        status, body = self.lab.rest("POST", "/v1/bindings?wait=applied", self._json(sub))
+        status, body = self.lwaftr.rest("POST", "/v1/bindings?wait=applied", self._json(sub))
         seconds = time.monotonic() - started
-        state = body.get("state", {}).get(SWITCH, {}).get("state", body.get("detail"))
+        state = body.get("state", {}).get({}).get("state", body.get("detail"))
         self.check(
             f"binding {sub.ipv4} PSID {sub.psid} made over REST",
             f"HTTP {status}, {state} in {seconds * 1000:.0f} ms", status == 201,
@@ -95,7 +97,7 @@ class Demo:
 
     def _check_datapath(self) -> None:
         """Which of Open vSwitch's datapaths has flows for what has just passed."""
-        shown = self.lab.run(SWITCH, "ovs-appctl", "dpctl/show").stdout
+        shown = self.lab.run("ovs-appctl", "dpctl/show").stdout
         name = shown.partition(":")[0]
         found = re.search(r"flows: (\d+)", shown)
         flows = int(found.group(1)) if found else 0
@@ -122,18 +124,18 @@ class Demo:
 
     def spoofing_is_dropped(self) -> None:
         """Subscriber 2's lwB4 sends from a port of subscriber 1's."""
-        lab, (victim, spoofer) = self.lab, self.subs[:2]
-        before = lab.counters()["drop_upstream_no_binding"]
+        lwaftr, (victim, spoofer) = self.lwaftr, self.subs[:2]
+        before = lwaftr.counters()["drop_upstream_no_binding"]
         port = victim.ports[0][0]
-        lab.run(
+        self.lab.run(
             spoofer.tun, sys.executable, "-m", "topo.spoof", str(spoofer.lwb4), str(victim.ipv4),
             str(port), "10",
         )  # fmt: skip
         wait_for(
             "the drops are counted",
-            lambda: lab.counters()["drop_upstream_no_binding"] - before >= 10,
+            lambda: lwaftr.counters()["drop_upstream_no_binding"] - before >= 10,
         )
-        dropped = lab.counters()["drop_upstream_no_binding"] - before
+        dropped = lwaftr.counters()["drop_upstream_no_binding"] - before
         self.check(
             f"10 packets spoofed from {victim.ipv4}:{port} by lwB4 {spoofer.number}",
             f"drop_upstream_no_binding counted {dropped}", dropped == 10,
@@ -141,29 +143,29 @@ class Demo:
 
     def binding_is_removed(self) -> None:
         sub, other = self.subs[:2]
-        status, _ = self.lab.rest("DELETE", f"/v1/bindings/{sub.ipv4}/{sub.psid}?wait=applied")
+        status, _ = self.lwaftr.rest("DELETE", f"/v1/bindings/{sub.ipv4}/{sub.psid}?wait=applied")
         gone, kept = self._fetches(sub), self._fetches(other)
         self.check(
             "binding removed over REST",
             f"HTTP {status}; page for subscriber 1: {_yes(gone)}, for subscriber 2: {_yes(kept)}",
             status == 204 and kept and not gone,
         )  # fmt: skip
-        status, _ = self.lab.rest("POST", "/v1/bindings?wait=applied", self._json(sub))
+        status, _ = self.lwaftr.rest("POST", "/v1/bindings?wait=applied", self._json(sub))
         back = self._fetches(sub)
         self.check("and made again", f"HTTP {status}; page: {_yes(back)}", status == 201 and back)
 
     def controller_is_killed(self) -> None:
         """kill -9 under traffic: the switch forwards on, the binding made over REST survives."""
-        lab, count = self.lab, 5 * _PINGS_PER_SECOND
+        lwaftr, count = self.lwaftr, 5 * _PINGS_PER_SECOND
         ping = self._popen(
             self.subs[0], "ping", "-c", str(count), "-i", str(1 / _PINGS_PER_SECOND), "-W", "2",
             str(SERVER),
         )  # fmt: skip
-        lab.kill("ryu-manager")
-        lab.start_controller()
-        wait_for("the switch is reconciled", lab.ready, 30)
+        lwaftr.kill("ryu-manager")
+        lwaftr.start_controller()
+        wait_for("the switch is reconciled", lwaftr.ready, 30)
         lost = _loss(ping)
-        _, body = lab.rest("GET", "/v1/switches")
+        _, body = lwaftr.rest("GET", "/v1/switches")
         reconcile = body["switches"][0]["last_reconcile"]
         self.check(
             "controller killed (kill -9) and restarted under traffic",
@@ -173,11 +175,10 @@ class Demo:
         )  # fmt: skip
 
     def switch_is_killed(self) -> None:
-        lab = self.lab
-        lab.kill("ovs-vswitchd")
-        lab.start_switch()
-        lab.prepare_switch()
-        wait_for("the switch is reconciled", lab.ready, 30)
+        lwaftr = self.lwaftr
+        lwaftr.kill("ovs-vswitchd")
+        lwaftr.start_switch()
+        wait_for("the switch is reconciled", lwaftr.ready, 30)
         back = all(self._fetches(sub) for sub in self.subs)
         self.check("Open vSwitch killed (kill -9) and restarted",
                    f"page for every subscriber: {_yes(back)}", back)  # fmt: skip
@@ -258,5 +259,7 @@ def run(builder: Builder) -> int:
             f"\nIt works: {len(demo.checks)} of {len(demo.checks)} checks met in {seconds:.0f} s."
         )
         return 0
-    print(f"\nIt does NOT work{': ' + failure if failure else ''}. Logs are in {builder.logs}.")
+    print(
+        f"\nIt does NOT work{': ' + failure if failure else ''}. Logs are in {builder.directory}."
+    )
     return 1

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
+from typing import Any
 
 from ryu_lw4o6.core.portset import PortParams
 from ryu_lw4o6.core.settings import Datapath
@@ -26,10 +27,6 @@ ACCESS_MTU = 1540
 
 INNER_MTU = 1500
 ANYCAST = IPv6Address("2001:db8:ffff::1")
-CORE = IPv6Interface("2001:db8:1::fe/64")
-LWAFTR6 = IPv6Interface("2001:db8:1::1/64")
-LWAFTR4 = "198.51.100.1"
-INTERNET_ROUTER = "198.51.100.254"
 SERVER = IPv4Address("198.18.0.80")
 B4_SOFTWIRE = "192.0.0.2"  # the well-known address of a B4 inside its softwire (RFC 6333 5.7)
 LAN_ROUTER, LAN_HOST = "192.168.1.1", "192.168.1.2"
@@ -37,6 +34,8 @@ SHARED = IPv4Network("192.0.2.0/28")
 FULL = IPv4Network("203.0.113.0/29")
 SHARED_PARAMS = PortParams(6, 6)
 FULL_PARAMS = PortParams(0, 0)
+INBOUND_PORT = 8007  # the host's
+MOST_SUBSCRIBERS = 18
 
 
 class Tunnel(enum.StrEnum):
@@ -79,14 +78,54 @@ class Subscriber:
     def ports(self) -> list[range]:
         return list(self.params.port_ranges(self.psid))
 
+    @property
+    def inbound_port(self) -> int:
+        """The public port at which the host behind the lwB4 is reached."""
+        return self.ports[-1][-1]
+
     def owns(self, port: int) -> bool:
         return any(port in ports for ports in self.ports)
 
 
-SUBSCRIBERS = (
-    Subscriber(1, IPv4Address("192.0.2.1"), 3, SHARED_PARAMS),
-    Subscriber(2, IPv4Address("192.0.2.1"), 4, SHARED_PARAMS),
-    Subscriber(3, IPv4Address("203.0.113.1"), 0, FULL_PARAMS),
+def subscribers(count: int) -> tuple[Subscriber, ...]:
+    """Every third has an address of its own, the others share one."""
+    found = []
+    for number in range(1, count + 1):
+        whole, shared = number // 3, number - number // 3
+        if number % 3 == 0:
+            found.append(Subscriber(number, FULL[whole], 0, FULL_PARAMS))
+        else:
+            found.append(Subscriber(number, SHARED[1], 2 + shared, SHARED_PARAMS))
+    return tuple(found)
+
+
+SUBSCRIBERS = subscribers(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """An lwAFTR's place in the network: its addresses and its routers', on either side."""
+
+    number: int
+    ipv6: IPv6Interface
+    router6: IPv6Address
+    ipv4: IPv4Interface
+    router4: IPv4Address
+
+    @property
+    def name(self) -> str:
+        return f"lwaftr{self.number}"
+
+
+SITES = tuple(
+    Site(
+        number,
+        IPv6Interface(f"2001:db8:{number}::1/64"),
+        IPv6Address(f"2001:db8:{number}::fe"),
+        IPv4Interface((half[1], 25)),
+        half[126],
+    )
+    for number, half in enumerate(IPv4Network("198.51.100.0/24").subnets(), 1)
 )
 
 
@@ -109,43 +148,70 @@ class Lab:
     subscribers: tuple[Subscriber, ...] = SUBSCRIBERS
     datapath: Datapath = Datapath.USERSPACE
     tunnel: Tunnel = Tunnel.SRV6
-    links: tuple[Link, ...] = field(init=False)
 
-    def __post_init__(self) -> None:
-        links = [
-            Link("access", "core6", "lwaftr1", "eth6", ACCESS_MTU),
-            Link("lwaftr1", "eth4", "inet", "eth0"),
-        ]
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where there are lwAFTRs."""
+        return SITES[:1]
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        links = list(self._core_links())
         for sub in self.subscribers:
             links += [
                 Link(sub.host, "eth0", sub.nat, "lan"),
                 Link(sub.nat, "softwire", sub.tun, "v4"),
                 Link(sub.tun, "wan", "access", f"sub{sub.number}", ACCESS_MTU),
             ]
-        object.__setattr__(self, "links", tuple(links))
+        return tuple(links)
 
     @property
     def nodes(self) -> tuple[str, ...]:
         found = dict.fromkeys(node for link in self.links for node in (link.left, link.right))
         return tuple(found)
 
-    def namespace(self, node: str) -> str:
-        return f"{self.name}-{node}"
-
     def addresses(self) -> Iterator[tuple[str, list[str]]]:
         """Commands (arguments of ``ip``) that address and route each node, as (node, command)."""
-        yield "access", ["addr", "add", str(CORE), "dev", "core6", "nodad"]
-        yield "access", ["-6", "route", "add", f"{ANYCAST}/128", "via", str(LWAFTR6.ip)]
-        yield "inet", ["addr", "add", f"{INTERNET_ROUTER}/24", "dev", "eth0"]
-        yield "inet", ["addr", "add", f"{SERVER}/32", "dev", "lo"]
-        for prefix in (SHARED, FULL):
-            yield "inet", ["route", "add", str(prefix), "via", LWAFTR4]
+        yield from self._core_addresses()
         for sub in self.subscribers:
             yield from _subscriber(sub)
             yield from (_srv6 if self.tunnel is Tunnel.SRV6 else _ipip6)(sub)
 
+    def _core_links(self) -> Iterator[Link]:
+        yield Link("access", "core6", "lwaftr1", "eth6", ACCESS_MTU)
+        yield Link("lwaftr1", "eth4", "inet", "eth0")
+
+    def _core_addresses(self) -> Iterator[tuple[str, list[str]]]:
+        (site,) = self.sites
+        yield "access", ["addr", "add", f"{site.router6}/64", "dev", "core6", "nodad"]
+        yield "access", ["-6", "route", "add", f"{ANYCAST}/128", "via", str(site.ipv6.ip)]
+        yield "inet", ["addr", "add", f"{site.router4}/25", "dev", "eth0"]
+        yield "inet", ["addr", "add", f"{SERVER}/32", "dev", "lo"]
+        for prefix in (SHARED, FULL):
+            yield "inet", ["route", "add", str(prefix), "via", str(site.ipv4.ip)]
+
+    def settings(self, node: str) -> tuple[str, ...]:
+        """More of a node's settings below /proc/sys/net, as ``name=value``."""
+        return ()
+
+    @property
+    def rest_host(self) -> str:
+        """Where controllers listen for REST."""
+        return "127.0.0.1"
+
+    def options(self) -> dict[str, Any]:
+        """What makes this lab differ from others, ready for JSON; ``topo.labs`` reads it."""
+        return {
+            "datapath": self.datapath,
+            "tunnel": self.tunnel,
+            "subscribers": len(self.subscribers),
+        }
+
     def napt(self, sub: Subscriber) -> str:
-        """An nftables ruleset for the lwB4's NAPT44."""
+        """An nftables ruleset for the lwB4's NAPT44, in the place of the one before.
+
+        One port is forwarded to the host, for connections from the Internet.
+        """
         if sub.params.shared:
             # A map of ranges with the range as key would use the first port of each range only.
             ranges = ", ".join(
@@ -159,8 +225,12 @@ class Lab:
         else:
             snat = f"snat to {sub.ipv4}"
         return (
-            "table ip napt44 {\n chain post {\n  type nat hook postrouting priority srcnat;\n"
-            f'  oifname "softwire" {snat}\n }}\n}}\n'
+            "table ip napt44\ndelete table ip napt44\ntable ip napt44 {\n"
+            " chain post {\n  type nat hook postrouting priority srcnat;\n"
+            f'  oifname "softwire" {snat}\n }}\n'
+            " chain pre {\n  type nat hook prerouting priority dstnat;\n"
+            f'  iifname "softwire" ip daddr {sub.ipv4} tcp dport {sub.inbound_port} '
+            f"dnat to {LAN_HOST}:{INBOUND_PORT}\n }}\n}}\n"
         )
 
     def softwire_rules(self, sub: Subscriber) -> str:
@@ -173,31 +243,42 @@ class Lab:
             f"  ip6 nexthdr 4 ip6 daddr {sub.lwb4} meta mark set 44\n }}\n}}\n"
         )
 
-    def config(self, directory: str) -> str:
-        """The lwAFTR's configuration file."""
-        prefixes = "".join(
-            f"  - {{prefix: {network}, psid_offset: {params.psid_offset}, "
-            f"psid_length: {params.psid_length}}}\n"
-            for network, params in ((SHARED, SHARED_PARAMS), (FULL, FULL_PARAMS))
-        )
+    def config(self, site: Site, directory: str) -> str:
+        """The configuration file of the lwAFTR at ``site``; ``directory`` is the lab's."""
         bindings = "".join(
             f'  - {{lwb4: "{sub.lwb4}", ipv4: {sub.ipv4}, psid: {sub.psid}}}\n'
             for sub in self.subscribers[1:]
         )
         return (
-            f"store: sqlite:///{directory}/bindings.sqlite\n"
-            f"prefixes:\n{prefixes}"
+            f"store: sqlite:///{directory}/{site.name}/bindings.sqlite\n"
+            f"{prefixes(SHARED, FULL)}"
             "# The first subscriber's binding is made over REST.\n"
             f"bindings:\n{bindings}"
-            "instances:\n"
-            "  - name: lwaftr1\n"
-            "    datapath_id: 1\n"
-            f"    datapath: {self.datapath}\n"
-            f"    aftr_addresses: ['{ANYCAST}']\n"
-            f"    ipv6: {{port: eth6, address: '{LWAFTR6}', next_hop: '{CORE.ip}', "
-            f"mtu: {ACCESS_MTU}}}\n"
-            f"    ipv4: {{port: eth4, address: {LWAFTR4}/24, next_hop: {INTERNET_ROUTER}}}\n"
+            f"{instance(site, self.datapath)}"
         )
+
+
+def prefixes(shared: IPv4Network, full: IPv4Network) -> str:
+    """The public addresses, in the words of a configuration file."""
+    return "prefixes:\n" + "".join(
+        f"  - {{prefix: {network}, psid_offset: {params.psid_offset}, "
+        f"psid_length: {params.psid_length}}}\n"
+        for network, params in ((shared, SHARED_PARAMS), (full, FULL_PARAMS))
+    )
+
+
+def instance(site: Site, datapath: Datapath) -> str:
+    """The lwAFTR at ``site``, in the words of a configuration file."""
+    return (
+        "instances:\n"
+        f"  - name: {site.name}\n"
+        f"    datapath_id: {site.number}\n"
+        f"    datapath: {datapath}\n"
+        f"    aftr_addresses: ['{ANYCAST}']\n"
+        f"    ipv6: {{port: eth6, address: '{site.ipv6}', next_hop: '{site.router6}', "
+        f"mtu: {ACCESS_MTU}}}\n"
+        f"    ipv4: {{port: eth4, address: {site.ipv4}, next_hop: {site.router4}}}\n"
+    )
 
 
 def _subscriber(sub: Subscriber) -> Iterator[tuple[str, list[str]]]:

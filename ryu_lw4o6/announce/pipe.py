@@ -23,12 +23,13 @@ GIVE_UP = 300
 def main() -> None:
     name, digest, end = sys.argv[1:4]
     announced: list[str] = []
+    sessions = Sessions()
     alone_since = time.monotonic()
     while True:
         connection = connect(name)
         if connection is not None:
             hello = {"pid": os.getppid(), "digest": digest, "announced": announced}
-            announced = serve(connection, hello, announced)
+            announced = serve(connection, hello, announced, sessions)
             connection.close()
             alone_since = time.monotonic()
             if end == "withdraw":
@@ -36,9 +37,33 @@ def main() -> None:
         elif not announced and time.monotonic() - alone_since > GIVE_UP:
             say("shutdown")
             return
-        # ExaBGP closes our standard input when it ends.
-        if select.select([0], [], [], RETRY)[0] and not os.read(0, 65536):
+        if select.select([0], [], [], RETRY)[0] and sessions.read() is None:
             return
+
+
+class Sessions:
+    """What ExaBGP says about its sessions with routers, on standard input. The last word about
+    each is kept, for a controller that comes later."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, bytes] = {}
+        self._rest = b""
+
+    def read(self) -> list[bytes] | None:
+        """The lines that are there to be read; None when ExaBGP has ended."""
+        news = os.read(0, 65536)
+        if not news:
+            return None
+        whole, end, self._rest = (self._rest + news).rpartition(b"\n")
+        lines = (whole + end).splitlines(keepends=True)
+        for line in lines:
+            try:
+                message = json.loads(line)
+                if message["type"] == "state":
+                    self.last[message["neighbor"]["address"]["peer"]] = line
+            except (ValueError, KeyError, TypeError):
+                continue
+        return lines
 
 
 def connect(name: str) -> socket.socket | None:
@@ -51,25 +76,27 @@ def connect(name: str) -> socket.socket | None:
     return connection
 
 
-def serve(connection: socket.socket, hello: dict[str, object], announced: list[str]) -> list[str]:
+def serve(
+    connection: socket.socket, hello: dict[str, object], announced: list[str], sessions: Sessions
+) -> list[str]:
     """Do as the controller says until it is gone; what is announced then."""
     pending = b""
     try:
-        connection.sendall(json.dumps(hello).encode() + b"\n")
+        connection.sendall(json.dumps(hello).encode() + b"\n" + b"".join(sessions.last.values()))
         while True:
             readable = select.select([connection.fileno(), 0], [], [])[0]
             if 0 in readable:
-                news = os.read(0, 65536)
-                if not news:
+                lines = sessions.read()
+                if lines is None:
                     sys.exit()
-                connection.sendall(news)
+                connection.sendall(b"".join(lines))
             if connection.fileno() in readable:
                 received = connection.recv(65536)
                 if not received:
                     return announced
-                *lines, pending = (pending + received).split(b"\n")
-                if lines:
-                    announced = tell(announced, json.loads(lines[-1]))
+                *wishes, pending = (pending + received).split(b"\n")
+                if wishes:
+                    announced = tell(announced, json.loads(wishes[-1]))
     except (OSError, ValueError):
         return announced
 

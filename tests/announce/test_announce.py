@@ -51,6 +51,11 @@ class Network:
     def exabgp(self) -> int:
         return int((self.rig.ovs.directory / "exabgp-lwaftr1.pid").read_text())
 
+    def peers(self) -> object:
+        announcements = self.failover()["announcements"]
+        assert isinstance(announcements, dict)
+        return announcements["peers"]
+
     def failover(self) -> dict[str, object]:
         found: dict[str, object] = self.rig.controller.rest("GET", "/v1/failover/lwaftr1")[1]
         return found
@@ -117,7 +122,8 @@ def test_the_controller_dies_and_comes_back(network: Network) -> None:
     assert network.seconds_until("withdrawn") < 2
     network.rig.controller.start()
     wait_for("it is announced", network.announced)
-    assert network.exabgp() == pid  # the session stayed up
+    assert network.exabgp() == pid  # the session stayed up, and the new controller knows
+    wait_for("it says so", lambda: network.peers() == {"2001:db8:c::fe": "up"})
     assert Path(f"/proc/{pid}").exists()
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from topo.build import RUN, SWITCH, Builder, wait_for
+from topo.build import RUN, Builder
+from topo.nodes import wait_for
 from topo.plan import SERVER, Lab
 
 NAME = "lw4o6-test"
@@ -52,7 +53,8 @@ def test_from_up_to_down(built: Builder) -> None:
     assert "the lab is up already" in again.stdout
     status = lab("status")
     assert status.returncode == 0
-    assert "host2          192.0.2.1 PSID 4, lwB4 2001:db8:b4:2::1: applied" in status.stdout
+    bound = "host2          lwB4 2001:db8:b4:2::1: 192.0.2.1 PSID 4 applied (lwaftr1)"
+    assert bound in status.stdout
     fetch = ["curl", "-sSf", "-m", "10", f"http://{SERVER}/"]
     assert "IPv4 Internet" in lab("shell", "host2", *fetch).stdout
     assert lab("shell", "host1", *fetch).returncode != 0  # it has no binding
@@ -60,7 +62,7 @@ def test_from_up_to_down(built: Builder) -> None:
     assert lab("rest", "POST", "/v1/bindings?wait=applied", body).returncode == 0
     assert "IPv4 Internet" in lab("shell", "host1", *fetch).stdout
     assert lab("shell", "host9", "true").stderr.startswith("lw4o6-lab: there is no node host9; ")
-    switch = built.run(SWITCH, "lw4o6", "switch", "status", str(built.directory / "lw4o6.yaml"))
+    switch = built.run("lwaftr1", "lw4o6", "switch", "status", str(built.lwaftr.config))
     assert "port eth6        up, receive buffer 16384 KiB" in switch.stdout
     assert "softwire shim    attached" in switch.stdout
     assert lab("down").stdout == f"lab {NAME} is down\n"
@@ -70,12 +72,11 @@ def test_from_up_to_down(built: Builder) -> None:
 
 
 def test_a_broken_lab_is_built_anew(built: Builder) -> None:
-    built.kill("ryu-manager")
-    built.kill("ovs-vswitchd")
+    built.lwaftr.kill("ryu-manager", "ovs-vswitchd")
     done = lab("up")
     assert done.returncode == 0
     assert "removing what is left of an older lab" in done.stdout
-    wait_for("it works", built.ready)
+    wait_for("it works", built.lwaftr.ready)
 
 
 def test_a_large_packet_crosses_whole(built: Builder) -> None:

@@ -9,16 +9,26 @@ import pytest
 
 from ryu_lw4o6.core.config import load
 from ryu_lw4o6.core.settings import Datapath
-from topo.plan import SUBSCRIBERS, Lab, Tunnel
+from topo.build import Builder
+from topo.plan import (
+    FULL,
+    MOST_SUBSCRIBERS,
+    SHARED,
+    SITES,
+    SUBSCRIBERS,
+    Lab,
+    Tunnel,
+    subscribers,
+)
 
 
 @pytest.mark.parametrize("datapath", Datapath)
 def test_its_configuration_is_right(tmp_path: Path, datapath: Datapath) -> None:
     path = tmp_path / "lw4o6.yaml"
-    path.write_text(Lab(datapath=datapath).config(str(tmp_path)))
+    path.write_text(Lab(datapath=datapath).config(SITES[0], str(tmp_path)))
     settings = load(path)
     assert settings.instances[0].datapath is datapath
-    assert settings.store_url == f"sqlite:///{tmp_path}/bindings.sqlite"
+    assert settings.store_url == f"sqlite:///{tmp_path}/lwaftr1/bindings.sqlite"
     # The first subscriber's binding is made over REST.
     assert [binding.psid for binding in settings.bindings] == [4, 0]
 
@@ -48,7 +58,15 @@ def test_names_of_interfaces_fit() -> None:
         assert len(link.right_name) < 16
 
 
+def test_no_two_subscribers_have_a_port_in_common() -> None:
+    found = subscribers(MOST_SUBSCRIBERS)
+    assert len({(sub.ipv4, sub.psid) for sub in found}) == MOST_SUBSCRIBERS
+    for sub in found:
+        assert sub.owns(sub.inbound_port)
+        assert sub.ipv4 in (SHARED if sub.params.shared else FULL)
+
+
 def test_two_labs_share_no_namespace() -> None:
-    one, two = Lab("a"), Lab("b")
-    names = [lab.namespace(node) for lab in (one, two) for node in lab.nodes]
+    one, two = Builder(Lab("a")), Builder(Lab("b"))
+    names = [built.namespace(node) for built in (one, two) for node in built.lab.nodes]
     assert len(set(names)) == len(names)

@@ -1,0 +1,159 @@
+"""The failover lab as people use it: an lwAFTR fails in every way there is, and comes back."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from tests.lab.test_lab import lab, left
+from topo.failover.build import FailoverBuilder
+from topo.failover.faults import How
+from topo.labs import standing
+from topo.nodes import wait_for
+from topo.plan import ANYCAST, SERVER
+
+PINGS_PER_SECOND = 100
+
+
+def up(*options: str) -> FailoverBuilder:
+    done = lab("up", "--failover", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    builder = standing("lw4o6-test")
+    assert isinstance(builder, FailoverBuilder)
+    return builder
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[FailoverBuilder]:
+    """Data-packet trigger, active/backup, each lwAFTR with its own store."""
+    try:
+        yield up()
+    finally:
+        lab("down")
+    assert left() == []
+
+
+class Ping:
+    """From behind an lwB4 to the Internet host, until it is asked how it was."""
+
+    def __init__(self, builder: FailoverBuilder, host: str) -> None:
+        self._process = subprocess.Popen(
+            builder.command(
+                host, "ping", "-q", "-i", str(1 / PINGS_PER_SECOND), "-w", "60", str(SERVER)
+            ),
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def lost(self) -> int:
+        self._process.send_signal(2)
+        text = self._process.communicate(timeout=10)[0]
+        sent, received = re.findall(r"(\d+) packets transmitted, (\d+) received", text)[0]
+        return int(sent) - int(received)
+
+
+def test_up_is_safe_to_repeat_and_status_shows_it_all(built: FailoverBuilder) -> None:
+    assert "the lab is up already" in lab("up", "--failover").stdout
+    other = lab("up", "--failover", "--mechanism", "icmpv6")
+    assert other.stderr == "lw4o6-lab: lw4o6-test is up as another lab; first run: lw4o6-lab down\n"
+    assert built.run("host1", "ping", "-c", "1", "-W", "3", str(SERVER)).returncode == 0
+    status = lab("status")
+    assert status.returncode == 0, status.stdout
+    assert f"access         {ANYCAST}/128 by lwaftr1\n" in status.stdout
+    assert "database       PostgreSQL runs" in status.stdout
+    assert re.search(r"exabgp pid \d+, announced\n", status.stdout)
+    assert "2001:db8:b4:1::1: 192.0.2.1 PSID 3 applied (lwaftr1)" in status.stdout
+    found = lab("rest", "--lwaftr", "lwaftr2", "GET", "/v1/failover/lwaftr2")
+    assert '"mechanism": "data-packet"' in found.stdout
+    assert lab("rest", "--lwaftr", "lwaftr3", "GET", "/v1").returncode == 1
+
+
+@pytest.mark.parametrize("how", How)
+def test_traffic_goes_on_through_the_backup_and_returns(built: FailoverBuilder, how: How) -> None:
+    pings = [Ping(built, sub.host) for sub in built.lab.subscribers]
+    done = lab("fail", "primary", "--how", how)
+    assert done.stdout == f"primary ({how}): packets for {ANYCAST} go to lwaftr2\n", done.stderr
+    assert built.ways("border", built.prefixes("border")[0]) == ["lwaftr2"]
+    for sub in built.lab.subscribers:
+        built.run(sub.host, "ping", "-c", "1", "-W", "3", str(SERVER))
+    done = lab("recover", "primary")
+    assert done.stdout == f"primary is back: packets for {ANYCAST} go to lwaftr1\n", done.stderr
+    lost = [ping.lost() for ping in pings]
+    # Hundredths of a second; a drained lwAFTR loses nothing.
+    assert max(lost) <= (0 if how is How.DRAIN else 100), lost
+    assert built.lwaftr.announced()
+
+
+def test_the_backup_may_fail_as_well(built: FailoverBuilder) -> None:
+    ping = Ping(built, "host1")
+    lab("fail", "backup", "--how", "kill")
+    assert built.anycast_ways == ["lwaftr1"]
+    assert lab("recover", "backup").returncode == 0
+    assert lab("recover", "backup").returncode == 0  # safe to repeat
+    assert ping.lost() == 0
+
+
+def test_what_was_provisioned_while_the_primary_was_away_is_known_when_it_returns(
+    built: FailoverBuilder,
+) -> None:
+    """Found again, since the supporting system is asked; and with the lwB4 it has now."""
+    assert lab("fail", "primary", "--how", "kill").returncode == 0
+    for sub in built.lab.subscribers:
+        built.run(sub.host, "ping", "-c", "1", "-W", "3", str(SERVER))
+    assert lab("recover", "primary").returncode == 0
+    for sub in built.lab.subscribers:
+        built.run(sub.host, "ping", "-c", "1", "-W", "3", str(SERVER))
+    for lwaftr in built.lwaftrs.values():
+        bindings = lwaftr.rest("GET", "/v1/bindings")[1]["bindings"]
+        assert {(b["lwb4"], b["ipv4"], b["psid"]) for b in bindings} == {
+            (str(sub.lwb4), str(sub.ipv4), sub.psid) for sub in built.lab.subscribers
+        }
+
+
+def test_icmpv6_and_ecmp_each_lwb4_makes_its_binding_anew_where_its_packets_go() -> None:
+    try:
+        built = up("--mechanism", "icmpv6", "--mode", "active-active", "--subscribers", "6")
+        assert built.anycast_ways == ["lwaftr1", "lwaftr2"]
+        hosts = [sub.host for sub in built.lab.subscribers]
+        shares = [len(_bindings(built, name)) for name in built.lwaftrs]
+        assert sum(shares) == len(hosts)  # each at one of them
+        assert lab("fail", "backup", "--how", "kill").returncode == 0
+        for host in hosts:
+            wait_for("it is provisioned anew", partial(_reaches, built, host))
+        assert len(_bindings(built, "lwaftr1")) == len(hosts)
+        assert lab("recover", "backup").returncode == 0
+        for host in hosts:
+            wait_for("it is provisioned anew", partial(_reaches, built, host))
+    finally:
+        lab("down")
+    assert left() == []
+
+
+def test_a_shared_store_lets_the_backup_know_every_binding_beforehand() -> None:
+    try:
+        built = up("--mechanism", "none", "--store", "postgresql")
+        for name in built.lwaftrs:
+            assert len(_bindings(built, name)) == len(built.lab.subscribers)
+        ping = Ping(built, "host1")
+        assert lab("fail", "primary").returncode == 0
+        body = '{"lwb4": "2001:db8:b4:9::1", "ipv4": "192.0.2.9", "psid": 9}'
+        made = lab("rest", "--lwaftr", "lwaftr2", "POST", "/v1/bindings?wait=applied", body)
+        assert made.returncode == 0, made.stderr
+        assert lab("recover", "primary").returncode == 0
+        assert ping.lost() <= PINGS_PER_SECOND
+        assert len(_bindings(built, "lwaftr1")) == len(built.lab.subscribers) + 1
+    finally:
+        lab("down")
+    assert left() == []
+
+
+def _reaches(built: FailoverBuilder, host: str) -> bool:
+    return built.run(host, "ping", "-c", "1", "-W", "1", str(SERVER), check=False).returncode == 0
+
+
+def _bindings(built: FailoverBuilder, name: str) -> list[object]:
+    found: list[object] = built.lwaftrs[name].rest("GET", "/v1/bindings")[1]["bindings"]
+    return found

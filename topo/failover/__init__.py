@@ -1,0 +1,1 @@
+"""The failover lab: two lwAFTRs behind one anycast address, routers that speak BGP, faults."""
