@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator
-from functools import partial
 
 import pytest
 
-from tests.lab.test_lab import lab, left
+from tests.lab.commands import Ping, lab, left, up
 from topo.failover.build import FailoverBuilder
 from topo.failover.faults import How
-from topo.labs import standing
-from topo.nodes import wait_for
 from topo.plan import ANYCAST, SERVER
-
-PINGS_PER_SECOND = 100
-
-
-def up(*options: str) -> FailoverBuilder:
-    done = lab("up", "--failover", *options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    builder = standing("lw4o6-test")
-    assert isinstance(builder, FailoverBuilder)
-    return builder
 
 
 @pytest.fixture(scope="module")
@@ -35,24 +21,6 @@ def built() -> Iterator[FailoverBuilder]:
     finally:
         lab("down")
     assert left() == []
-
-
-class Ping:
-    """From behind an lwB4 to the Internet host, until it is asked how it was."""
-
-    def __init__(self, builder: FailoverBuilder, host: str) -> None:
-        self._process = subprocess.Popen(
-            builder.command(
-                host, "ping", "-q", "-i", str(1 / PINGS_PER_SECOND), "-w", "60", str(SERVER)
-            ),
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def lost(self) -> int:
-        self._process.send_signal(2)
-        text = self._process.communicate(timeout=10)[0]
-        sent, received = re.findall(r"(\d+) packets transmitted, (\d+) received", text)[0]
-        return int(sent) - int(received)
 
 
 def test_up_is_safe_to_repeat_and_status_shows_it_all(built: FailoverBuilder) -> None:
@@ -111,49 +79,3 @@ def test_what_was_provisioned_while_the_primary_was_away_is_known_when_it_return
         assert {(b["lwb4"], b["ipv4"], b["psid"]) for b in bindings} == {
             (str(sub.lwb4), str(sub.ipv4), sub.psid) for sub in built.lab.subscribers
         }
-
-
-def test_icmpv6_and_ecmp_each_lwb4_makes_its_binding_anew_where_its_packets_go() -> None:
-    try:
-        built = up("--mechanism", "icmpv6", "--mode", "active-active", "--subscribers", "6")
-        assert built.anycast_ways == ["lwaftr1", "lwaftr2"]
-        hosts = [sub.host for sub in built.lab.subscribers]
-        shares = [len(_bindings(built, name)) for name in built.lwaftrs]
-        assert sum(shares) == len(hosts)  # each at one of them
-        assert lab("fail", "backup", "--how", "kill").returncode == 0
-        for host in hosts:
-            wait_for("it is provisioned anew", partial(_reaches, built, host))
-        assert len(_bindings(built, "lwaftr1")) == len(hosts)
-        assert lab("recover", "backup").returncode == 0
-        for host in hosts:
-            wait_for("it is provisioned anew", partial(_reaches, built, host))
-    finally:
-        lab("down")
-    assert left() == []
-
-
-def test_a_shared_store_lets_the_backup_know_every_binding_beforehand() -> None:
-    try:
-        built = up("--mechanism", "none", "--store", "postgresql")
-        for name in built.lwaftrs:
-            assert len(_bindings(built, name)) == len(built.lab.subscribers)
-        ping = Ping(built, "host1")
-        assert lab("fail", "primary").returncode == 0
-        body = '{"lwb4": "2001:db8:b4:9::1", "ipv4": "192.0.2.9", "psid": 9}'
-        made = lab("rest", "--lwaftr", "lwaftr2", "POST", "/v1/bindings?wait=applied", body)
-        assert made.returncode == 0, made.stderr
-        assert lab("recover", "primary").returncode == 0
-        assert ping.lost() <= PINGS_PER_SECOND
-        assert len(_bindings(built, "lwaftr1")) == len(built.lab.subscribers) + 1
-    finally:
-        lab("down")
-    assert left() == []
-
-
-def _reaches(built: FailoverBuilder, host: str) -> bool:
-    return built.run(host, "ping", "-c", "1", "-W", "1", str(SERVER), check=False).returncode == 0
-
-
-def _bindings(built: FailoverBuilder, name: str) -> list[object]:
-    found: list[object] = built.lwaftrs[name].rest("GET", "/v1/bindings")[1]["bindings"]
-    return found

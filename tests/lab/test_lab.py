@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from topo.build import RUN, Builder
+from tests.lab.commands import NAME, lab, left
+from topo.build import Builder
 from topo.nodes import wait_for
 from topo.plan import SERVER, Lab
-
-NAME = "lw4o6-test"
-LAB = Path(sys.executable).parent / "lw4o6-lab"
-
-
-def lab(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(LAB), "--name", NAME, *command], capture_output=True, text=True, timeout=120
-    )
 
 
 @pytest.fixture
@@ -31,21 +20,6 @@ def built() -> Iterator[Builder]:
         yield Builder(Lab(NAME))
     finally:
         lab("down")
-
-
-def left() -> list[str]:
-    """What there is of the lab on this machine."""
-    namespaces = subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout.split()
-    found = [name for name in namespaces if name.startswith(NAME)]
-    if (RUN / NAME).exists():
-        found.append(str(RUN / NAME))
-    for entry in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"{RUN / NAME}".encode() in entry.read_bytes():
-                found.append(entry.parent.name)
-        except OSError:
-            continue
-    return found
 
 
 def test_from_up_to_down(built: Builder) -> None:
