@@ -51,7 +51,7 @@ class Demo:
         started = time.monotonic()
         status, body = self.lwaftr.rest("POST", "/v1/bindings?wait=applied", self._json(sub))
         seconds = time.monotonic() - started
-        state = body.get("state", {}).get({}).get("state", body.get("detail"))
+        state = body.get("state", {}).get(self.lwaftr.name, {}).get("state", body.get("detail"))
         self.check(
             f"binding {sub.ipv4} PSID {sub.psid} made over REST",
             f"HTTP {status}, {state} in {seconds * 1000:.0f} ms", status == 201,
@@ -97,7 +97,7 @@ class Demo:
 
     def _check_datapath(self) -> None:
         """Which of Open vSwitch's datapaths has flows for what has just passed."""
-        shown = self.lab.run("ovs-appctl", "dpctl/show").stdout
+        shown = self.lab.run(self.lwaftr.name, "ovs-appctl", "dpctl/show").stdout
         name = shown.partition(":")[0]
         found = re.search(r"flows: (\d+)", shown)
         flows = int(found.group(1)) if found else 0
