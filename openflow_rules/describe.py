@@ -33,7 +33,7 @@ from openflow_rules.tables import (
 )
 from ryu_lw4o6.core.binding import Prefix
 from ryu_lw4o6.core.portset import PortParams
-from ryu_lw4o6.core.settings import Instance, Ipv4Side, Ipv6Side
+from ryu_lw4o6.core.settings import Instance, Ipv4Side, Ipv6Side, Pcp
 
 EXAMPLE = Instance(
     name="example",
@@ -45,8 +45,9 @@ EXAMPLE = Instance(
         Prefix(IPv4Network("192.0.2.0/24"), PortParams(6, 6)),
         Prefix(IPv4Network("203.0.113.0/29"), PortParams(0, 0)),
     ),
+    pcp=Pcp(pool=()),
 )
-"""The instance that the pipeline page shows: one shared prefix, one of full addresses."""
+"""The instance that the pipeline page shows: a shared prefix, one of full addresses, and PCP."""
 
 EXAMPLE_PORTS = Ports(
     ipv6=6, ipv4=4, softwire=10, ipv4_mac="02:00:00:00:04:01", local_mac="02:00:00:00:06:01"

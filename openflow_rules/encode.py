@@ -37,6 +37,7 @@ from openflow_rules.flow import (
     Var,
 )
 from openflow_rules.tables import CookieClass, Priority, Punt, Register, Table, cookie
+from ryu_lw4o6.core import ethernet
 from ryu_lw4o6.core.binding import Binding
 from ryu_lw4o6.core.settings import Instance
 
@@ -575,6 +576,17 @@ def reinject(
 def from_controller(frame: bytes) -> bytes:
     """Give the pipeline a frame of the controller's own."""
     actions = [parser.NXActionResubmitTable(ofp.OFPP_CONTROLLER & 0xFFFF, Table.CLASSIFY)]
+    return _packet_out(frame, ofp.OFPP_CONTROLLER, actions)
+
+
+def into_softwire(packet: bytes, lwb4: IPv6Address, br_address: IPv6Address, port: int) -> bytes:
+    """Send an IPv4 packet to an lwB4 out of ``port``, the softwire port."""
+    frame = ethernet.frame(br_mac(br_address).to_bytes(6, "big"), bytes(6), ETH_IPV4, packet)
+    actions: list[Any] = [
+        parser.OFPActionSetField(tun_ipv6_src=str(br_address)),
+        parser.OFPActionSetField(tun_ipv6_dst=str(lwb4)),
+        parser.OFPActionOutput(port, 0),
+    ]
     return _packet_out(frame, ofp.OFPP_CONTROLLER, actions)
 
 

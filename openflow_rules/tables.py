@@ -257,6 +257,7 @@ class Punt(enum.IntEnum):
     HELD_LWB4 = 6
     HELD_IPV4 = 7
     TTL_EXPIRED = 8
+    PCP = 9
 
 
 class Priority:

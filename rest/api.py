@@ -21,7 +21,8 @@ from rest.values import Bad
 from ryu_lw4o6 import __version__
 from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, Origin, UnknownPrefix
 from ryu_lw4o6.events import KEPT as MAX_EVENTS
-from ryu_lw4o6.service import StaticBinding, StoreUnavailable, SwitchState
+from ryu_lw4o6.service import StaticBinding, SwitchState
+from ryu_lw4o6.store import StoreUnavailable
 
 _PER_TURN = 500
 """How many items of a bulk request are read before other greenlets go on."""
@@ -219,6 +220,12 @@ class Api:
 
     def failover(self, call: Call) -> Answer:
         return Answer(_named(self._service.failover()["instances"], "name", call.values["name"]))
+
+    def provisionings(self, call: Call) -> Answer:
+        return Answer({"instances": self._service.provisioning()})
+
+    def provisioning(self, call: Call) -> Answer:
+        return Answer(_named(self._service.provisioning(), "name", call.values["name"]))
 
     def events(self, call: Call) -> Answer:
         events, wanted = self._service.events, call.values["type"]

@@ -175,6 +175,12 @@ SCHEMAS: dict[str, Any] = {
             "instances": _array(_schema("Failover")),
         }
     ),
+    "Provisioning": {
+        "type": "object",
+        "required": ["name", "pcp"],
+        "properties": {"name": _TEXT, "pcp": {"type": ["object", "null"]}},
+    },
+    "AllProvisioning": _object({"instances": _array(_schema("Provisioning"))}),
     "Events": _object(
         {
             "last": _NUMBER,

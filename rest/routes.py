@@ -135,6 +135,14 @@ ROUTES = (
     ),
     Route("GET", "/v1/failover/{name}", "failover", "Those of one instance", {200: "Failover"}),
     Route(
+        "GET", "/v1/provisioning", "provisionings", "How lwB4s come to their bindings",
+        {200: "AllProvisioning"},
+    ),
+    Route(
+        "GET", "/v1/provisioning/{name}", "provisioning", "That of one instance",
+        {200: "Provisioning"},
+    ),
+    Route(
         "GET", "/v1/events", "events", "What has happened, oldest first", {200: "Events"},
         ("since", "type", "limit"),
     ),

@@ -35,6 +35,9 @@ class BindingService(Protocol):
     def failover(self) -> Mapping[str, Any]:
         """The state of failover, ready for JSON."""
 
+    def provisioning(self) -> list[dict[str, Any]]:
+        """Ready for JSON; ``name`` names the instance."""
+
     def applied(self, key: BindingKey) -> Mapping[str, Applied]:
         """The state of a binding by the name of each instance that carries it."""
 

@@ -21,7 +21,7 @@ from ryu.ofproto import ofproto_v1_3
 from ryu_lw4o6 import channel
 from ryu_lw4o6.context import LwaftrContext
 from ryu_lw4o6.fatal import fatal
-from ryu_lw4o6.service import StoreUnavailable
+from ryu_lw4o6.store import StoreUnavailable
 
 LOG = logging.getLogger(__name__)
 

@@ -27,8 +27,9 @@ from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Settings
 from ryu_lw4o6.core.times import rfc3339
 from ryu_lw4o6.events import Events
+from ryu_lw4o6.provisioning.pcp_service import PcpService
 from ryu_lw4o6.session import SessionError, State
-from ryu_lw4o6.store import AlreadyStored, Store, StoreError
+from ryu_lw4o6.store import AlreadyStored, Store, StoreError, StoreUnavailable
 from ryu_lw4o6.supporting import open_system
 from ryu_lw4o6.switchboard import Switch
 from ryu_lw4o6.validation import CannotAdopt, Validator
@@ -67,10 +68,6 @@ class StaticBinding(ValueError):
         self.key = key
 
 
-class StoreUnavailable(Exception):
-    """The store did not take the change; nothing was changed."""
-
-
 class Service:
     """What the controller knows and does, for the Ryu app and for REST."""
 
@@ -98,6 +95,9 @@ class Service:
             switch.drained = name in drained
             if switch.instance.announce is not None:
                 switch.announcer = self._announcer(switch)
+        self.pcp = PcpService(settings.instances, self.table, store, self.provision)
+        for name, server in self.pcp.servers.items():
+            self.by_name[name].pcp = server
         self._renewing = Recent(RENEW_AHEAD / 2, _MOST_RENEWING)
         # Changes are checked against the table, stored, then put into the table; the store may
         # make a greenlet wait, so they go one at a time.
@@ -135,6 +135,7 @@ class Service:
             if self.settings.supporting_system.source is not None:
                 found.append(self.validator.watch)
             found += [s.unknown.run for s in self.by_name.values() if s.unknown is not None]
+        found += self.pcp.greenlets()
         for switch in self.by_name.values():
             if switch.announcer is not None:
                 found.append(switch.announcer.run)
@@ -174,6 +175,13 @@ class Service:
             "supporting_system": None if self.validator is None else self.validator.status(),
             "instances": [switch.failover_status() for switch in self.by_name.values()],
         }
+
+    def provisioning(self) -> list[dict[str, Any]]:
+        """How lwB4s come to bindings on each instance, ready for JSON."""
+        return [
+            {"name": name, "pcp": None if switch.pcp is None else switch.pcp.status()}
+            for name, switch in self.by_name.items()
+        ]
 
     def switch(self, datapath_id: int) -> Switch | None:
         """The switch of the instance with this datapath id."""
@@ -275,6 +283,48 @@ class Service:
         self._touch(flows_differ)
         for key in flows_differ:
             self._created(new[key])
+
+    def provision(
+        self,
+        put: Sequence[Binding],
+        delete: Sequence[BindingKey],
+        commit: Callable[[Collection[BindingKey]], Collection[BindingKey]],
+    ) -> set[BindingKey]:
+        """Follow what lwB4s were given or have given back: put and remove bindings, but for those
+        whose address and port set somebody else has, whose keys come back.
+
+        ``commit`` writes to the store, in a thread, all but the keys it is told, and returns those
+        that others have there. Raises StoreUnavailable, and then nothing was changed.
+        """
+        with self._changing:
+            refused = {binding.key for binding in put if not self._is_for(binding)}
+            in_store = set(self._in_store(commit, refused))
+            flows_differ: dict[BindingKey, None] = {}
+            created = []
+            for binding in put:
+                if binding.key in refused or binding.key in in_store:
+                    continue
+                old = self.table.replace(binding)
+                if old is None or old.br_address != binding.br_address:
+                    flows_differ[binding.key] = None
+                if old is None:
+                    created.append(binding)
+            gone = [key for key in delete if self.table.remove(key) is not None]
+            changed = self._sync(list(in_store))
+        self._touch([*flows_differ, *gone, *changed])
+        for binding in created:
+            self._created(binding)
+        for key in gone:
+            self.events.add("binding-deleted", binding=key, reason="lwB4")
+        return refused | in_store
+
+    def _is_for(self, binding: Binding) -> bool:
+        """Whether an lwB4 may be given a binding: it is in the place of none but its own."""
+        self.table.check(binding)
+        existing = self.table.get(binding.key)
+        return existing is None or (
+            existing.lwb4 == binding.lwb4 and existing.origin is not Origin.STATIC
+        )
 
     def withdraw(self, keys: Collection[BindingKey]) -> None:
         """The supporting system no longer has these bindings."""

@@ -59,6 +59,7 @@ REPLY_TIMEOUT = 30.0
 ALIVE_SECONDS = 3.0
 """How long a switch may be silent before it is given up: as long as the BGP hold time."""
 ARP_PUNTS_PER_SECOND = 100
+PCP_PUNTS_PER_SECOND = 10_000
 UNKNOWN_PUNTS_PER_SECOND = {
     Punt.UNKNOWN_LWB4: 10_000,
     Punt.UNKNOWN_IPV4: 2_000,
@@ -115,7 +116,8 @@ class _Bundle:
 
 class Session:
     """``next_hop_mac`` is asked whenever flows are computed; ``adopt_next_hop`` is told what the
-    switch's own flows say of it. ``on_packet_in`` gets (cookie, match fields, frame)."""
+    switch's own flows say of it. ``on_packet_in`` gets (cookie, match fields, frame), and
+    ``on_orphan`` the softwire of a binding that the switch has and nobody knows."""
 
     def __init__(
         self,
@@ -127,6 +129,7 @@ class Session:
         adopt_next_hop: Callable[[str], None],
         on_packet_in: Callable[[int, bytes, bytes], None],
         on_change: Callable[[], None] = lambda: None,
+        on_orphan: Callable[[encode.PipelineFields], None] = lambda fields: None,
     ) -> None:
         self.instance = instance
         self.state = State.VERIFYING
@@ -144,6 +147,7 @@ class Session:
         self._adopt_next_hop = adopt_next_hop
         self._on_packet_in = on_packet_in
         self._on_change = on_change
+        self._on_orphan = on_orphan
         self._encoder = encode.BindingEncoder(instance)
         self._xid = _SEQUENCE
         self._errors: dict[int, SwitchError] = {}
@@ -348,6 +352,8 @@ class Session:
                     right[key] = right.get(key, 0) + 1
                 else:
                     dirty[key] = None
+                if binding is None and flow.table == Table.UPSTREAM_BINDING:
+                    self._on_orphan(encode.pipeline_fields(flow.match[4:]))
                 return
             if kind in OUR_CLASSES:
                 found[flow.canonical()] = flow.delete()
@@ -397,6 +403,7 @@ class Session:
     def _set_up(self) -> None:
         rates = dict.fromkeys(Punt, self.instance.icmp.rate)
         rates[Punt.ARP] = ARP_PUNTS_PER_SECOND
+        rates[Punt.PCP] = PCP_PUNTS_PER_SECOND
         if self.instance.failover.validates:
             rates |= UNKNOWN_PUNTS_PER_SECOND
         messages = [m for punt, rate in rates.items() for m in encode.set_meter(punt, rate)]

@@ -11,7 +11,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -78,6 +78,10 @@ class StoreError(AdvisedError):
     """The store cannot be reached, read or written."""
 
 
+class StoreUnavailable(Exception):
+    """The store did not take the change; nothing was changed."""
+
+
 class AlreadyStored(Exception):
     """The store has a binding with the key of one that was to be new; nothing was changed."""
 
@@ -118,9 +122,7 @@ class Store:
             ) from error
         self._sender = uuid.uuid4().hex
         sa.event.listen(self._engine, "connect", _durable if self._sqlite else self._sign)
-        with self._guard(), self._engine.begin() as connection:
-            if not self._sqlite:  # controllers that share it may start at the same time
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
+        with self.exclusive() as connection:
             _METADATA.create_all(connection)
             version = connection.scalar(sa.select(sa.func.max(_VERSION.c.version)))
             if version is None:
@@ -132,6 +134,26 @@ class Store:
                 f"the store has schema version {version}, this program knows {SCHEMA_VERSION}",
                 "Use the version of lw4o6 that wrote it, or a newer one",
             )
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """What is done on the connection is kept as a whole, or not at all."""
+        with self._guard(), self._engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[sa.Connection]:
+        """A transaction for making what is not there yet: controllers that share a store may
+        start at the same time."""
+        with self.transaction() as connection:
+            if not self._sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
+            yield connection
+
+    def create(self, tables: sa.MetaData) -> None:
+        """Make more tables, unless they are there."""
+        with self.exclusive() as connection:
+            tables.create_all(connection)
 
     def load(self) -> Loaded:
         """Every binding in the store."""
@@ -165,13 +187,36 @@ class Store:
                 if gone:
                     connection.execute(_DELETE, gone)
                 if rows:
-                    connection.execute(self._upsert(), rows)
+                    connection.execute(self.upsert(_BINDINGS), rows)
                 if new:
                     connection.execute(_BINDINGS.insert(), new)
         except StoreError as error:
             if isinstance(error.__cause__, exc.IntegrityError):
                 raise AlreadyStored from error
             raise
+
+    def claim(
+        self, connection: sa.Connection, bindings: Collection[Binding], now: float
+    ) -> set[BindingKey]:
+        """Add or replace bindings, but for those whose address and port set another lwB4 has at
+        ``now``; the keys of those that were written. Each key may be there once."""
+        if not bindings:
+            return set()
+        is_free = _BINDINGS.c.expires_at <= now
+        statement = self.upsert(
+            _BINDINGS, lambda asked: sa.or_(_BINDINGS.c.lwb4 == asked.lwb4, is_free)
+        )
+        written = connection.execute(
+            statement.returning(_BINDINGS.c.ipv4, _BINDINGS.c.psid),
+            [_row(binding) for binding in bindings],
+        )
+        return {BindingKey(IPv4Address(ipv4), psid) for ipv4, psid in written.all()}
+
+    def release(self, connection: sa.Connection, bindings: Iterable[Binding]) -> None:
+        """Delete bindings, unless another lwB4 has got them."""
+        rows = [{"k_ipv4": str(b.ipv4), "k_psid": b.psid, "k_lwb4": str(b.lwb4)} for b in bindings]
+        if rows:
+            connection.execute(_DELETE.where(_BINDINGS.c.lwb4 == sa.bindparam("k_lwb4")), rows)
 
     def _read(self, query: Any, values: dict[str, str] | None = None) -> Loaded:
         bindings: list[Binding] = []
@@ -229,19 +274,23 @@ class Store:
     def close(self) -> None:
         self._engine.dispose()
 
-    def _upsert(self) -> Any:
+    def upsert(self, table: sa.Table, may_replace: Callable[[Any], Any] | None = None) -> Any:
+        """A statement that adds rows of ``table``, or puts them into the place of those with
+        their keys; ``may_replace`` makes the condition for that of the columns to be written."""
         if self._sqlite:
             from sqlalchemy.dialects.sqlite import insert
         else:
             from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
-        statement = insert(_BINDINGS)
+        statement = insert(table)
         changing = {
             column.name: statement.excluded[column.name]
-            for column in _BINDINGS.columns
+            for column in table.columns
             if not column.primary_key
         }
         return statement.on_conflict_do_update(
-            index_elements=list(_BINDINGS.primary_key), set_=changing
+            index_elements=list(table.primary_key),
+            set_=changing,
+            where=None if may_replace is None else may_replace(statement.excluded),
         )
 
     def _sign(self, connection: Any, _record: Any) -> None:

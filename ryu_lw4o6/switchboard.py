@@ -25,6 +25,7 @@ from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.core.times import rfc3339
 from ryu_lw4o6.events import Events
+from ryu_lw4o6.provisioning.pcp_server import PcpServer
 from ryu_lw4o6.session import Session, State
 from ryu_lw4o6.unknown import Ask, UnknownTraffic
 
@@ -32,6 +33,7 @@ LOG = logging.getLogger(__name__)
 
 _ARP = cookie(CookieClass.PUNT, Punt.ARP)
 _NEIGHBOUR = cookie(CookieClass.PUNT, Punt.NEIGHBOUR)
+_PCP = cookie(CookieClass.PUNT, Punt.PCP)
 _UNKNOWN_LWB4 = cookie(CookieClass.PUNT, Punt.UNKNOWN_LWB4)
 _TO_VALIDATE = {
     _UNKNOWN_LWB4: True,
@@ -60,6 +62,7 @@ class Switch:
         self.instance = instance
         self.drained = False
         self.announcer: Announcer | None = None
+        self.pcp: PcpServer | None = None
         self._events = events or Events()
         self.unknown: UnknownTraffic | None = None
         if ask is not None and instance.failover.validates:
@@ -100,7 +103,10 @@ class Switch:
             adopt_next_hop=self.ipv4_next_hop.adopt,
             on_packet_in=self._packet_in,
             on_change=self.changed,
+            on_orphan=self._orphan,
         )
+        if self.pcp is not None:
+            self.pcp.connect(self.session)
         self._events.add("switch-connected", instance=self.instance.name)
         if self.unknown is not None:
             self.unknown.connect(self.session)
@@ -114,6 +120,8 @@ class Switch:
             self._datapath = None
             if self.unknown is not None:
                 self.unknown.connect(None)
+            if self.pcp is not None:
+                self.pcp.connect(None)
             self._events.add("switch-disconnected", instance=self.instance.name)
             self.changed()
 
@@ -179,6 +187,9 @@ class Switch:
         elif flow_cookie == _NEIGHBOUR:
             if self.ipv6_next_hop is not None:
                 self._learn(self.ipv6_next_hop, frame)
+        elif flow_cookie == _PCP:
+            if self.pcp is not None:
+                self.pcp.packet_in(fields, frame)
         elif self.unknown is not None and flow_cookie in _TO_VALIDATE:
             self.unknown.packet_in(fields, frame, upstream=_TO_VALIDATE[flow_cookie])
         elif flow_cookie == _UNKNOWN_LWB4:
@@ -189,6 +200,11 @@ class Switch:
             packet = punt.icmp_answer(self.instance, flow_cookie, frame)
             if packet is not None:
                 self._send_icmp(packet)
+
+    def _orphan(self, softwire: encode.PipelineFields) -> None:
+        lwb4, br_address = softwire.tunnel_source, softwire.tunnel_destination
+        if self.pcp is not None and lwb4 is not None and br_address is not None:
+            self.pcp.lost(lwb4, br_address)
 
     def _refused(self, question: Question, frame: bytes) -> None:
         packet = punt.refused(self.instance, question, frame)

@@ -11,6 +11,7 @@ from openflow_rules.compiler.bindings import downstream_miss_flows, upstream_mis
 from openflow_rules.compiler.classify import classify_flows
 from openflow_rules.compiler.forward import downstream_output_flows, upstream_route_flows
 from openflow_rules.compiler.parts import Ports
+from openflow_rules.compiler.pcp import pcp_flows
 from openflow_rules.compiler.port_set import port_set_flows
 from openflow_rules.compiler.unknown import IPV4, LWB4, unknown_flows
 from openflow_rules.flow import Flow
@@ -26,6 +27,7 @@ def pipeline(instance: Instance, ports: Ports, next_hop_mac: str | None) -> list
     """
     flows = [
         *classify_flows(instance, ports),
+        *pcp_flows(instance),
         *port_set_flows(instance, ports, upstream=True),
         *upstream_miss_flows(instance),
         *upstream_route_flows(instance, ports, next_hop_mac),

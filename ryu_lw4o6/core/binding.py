@@ -13,7 +13,7 @@ so cannot hold an overlap.
 from __future__ import annotations
 
 import enum
-from collections.abc import ItemsView, Iterable, Iterator
+from collections.abc import Callable, ItemsView, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import NamedTuple
@@ -120,6 +120,14 @@ class BindingTable:
         self._by_key: dict[BindingKey, Binding] = {}
         self._by_lwb4: dict[IPv6Address, dict[BindingKey, None]] = {}
         self._prefixes = PrefixIndex(prefixes)
+        self._watchers: list[Callable[[BindingKey, bool], None]] = []
+
+    def watch(self, watcher: Callable[[BindingKey, bool], None]) -> None:
+        """Tell ``watcher`` each key, and whether it is bound: of what there is now, and whenever
+        that changes."""
+        self._watchers.append(watcher)
+        for key in self._by_key:
+            watcher(key, True)
 
     def prefix_of(self, ipv4: IPv4Address) -> Prefix:
         """The configured prefix that holds ``ipv4``. Raises UnknownPrefix."""
@@ -193,6 +201,8 @@ class BindingTable:
             del keys[key]
             if not keys:
                 del self._by_lwb4[binding.lwb4]
+            for watcher in self._watchers:
+                watcher(key, False)
         return binding
 
     def check(self, binding: Binding) -> None:
@@ -210,3 +220,5 @@ class BindingTable:
         self.version += 1
         self._by_key[binding.key] = binding
         self._by_lwb4.setdefault(binding.lwb4, {})[binding.key] = None
+        for watcher in self._watchers:
+            watcher(binding.key, True)

@@ -83,7 +83,7 @@ class AddressPool:
         self.used = 0
         """How many of them are taken."""
 
-    def mark(self, key: BindingKey, *, taken: bool) -> None:
+    def mark(self, key: BindingKey, taken: bool) -> None:
         """An address and port set, of the pool or not, is taken, or free again."""
         found = self._locate(key.ipv4)
         if found is not None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ryu_lw4o6.core.binding import Binding, Origin, Prefix
 from ryu_lw4o6.core.config import ConfigError, load
+from ryu_lw4o6.core.pool import AddressRange
 from ryu_lw4o6.core.portset import FULL_ADDRESS, PortParams
 from ryu_lw4o6.core.settings import (
     Datapath,
@@ -22,6 +23,7 @@ from ryu_lw4o6.core.settings import (
     Instance,
     Ipv4Side,
     Ipv6Side,
+    Pcp,
     Settings,
     SupportingSystem,
     br_tag,
@@ -308,6 +310,80 @@ def test_addresses_that_the_softwire_port_cannot_tell_apart(path: Path) -> None:
     text = text.replace("- 2001:db8:ffff::2", f"- {other}").replace("2001:db8:ffff::2", other)
     (problem,) = problems(path, text)
     assert problem.startswith(f"14 instances[0].aftr_addresses[1]: {other} has the same CRC-32 as")
+
+
+# --- PCP ------------------------------------------------------------------------------------------
+
+CONTIGUOUS = GOOD.replace("psid_offset: 6", "psid_offset: 0")
+
+
+def with_pcp(text: str, good: str = CONTIGUOUS) -> str:
+    return good + "    pcp: " + text + "\n"
+
+
+def test_pcp(path: Path) -> None:
+    path.write_text(CONTIGUOUS)
+    assert load(path).instances[0].pcp is None
+    path.write_text(with_pcp("{}"))
+    shared = Prefix(SHARED.network, PortParams(0, 6))
+    everything = tuple(
+        AddressRange(each.network[0], each.network[-1], each) for each in (shared, WHOLE)
+    )
+    assert load(path).instances[0].pcp == Pcp(everything)
+    path.write_text(with_pcp("{}", GOOD))  # what is not contiguous is left out
+    assert load(path).instances[0].pcp == Pcp(everything[1:])
+    path.write_text(
+        with_pcp(
+            "{pool: [192.0.2.8/30, 203.0.113.1 - 203.0.113.2, 192.0.2.1], server: 192.0.0.5,"
+            " min_lifetime: 5, max_lifetime: 600, mappings: 3, system_ports: true}"
+        )
+    )
+    pool = (
+        AddressRange(IPv4Address("192.0.2.8"), IPv4Address("192.0.2.11"), shared),
+        AddressRange(IPv4Address("203.0.113.1"), IPv4Address("203.0.113.2"), WHOLE),
+        AddressRange(IPv4Address("192.0.2.1"), IPv4Address("192.0.2.1"), shared),
+    )
+    assert load(path).instances[0].pcp == Pcp(pool, IPv4Address("192.0.0.5"), 5, 600, 3, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{pools: []}", "pools: unknown key. Did you mean pool?"),
+        ("", "pcp: empty"),
+        ("{pool: []}", "pool: the list is empty"),
+        ("{pool: [10.0.0.0/24]}", "pool[0]: 10.0.0.0-10.0.0.255 does not lie in one"),
+        ("{pool: [192.0.2.14-203.0.113.1]}", "pool[0]: 192.0.2.14-203.0.113.1 does not lie in"),
+        ("{pool: [192.0.2.9-192.0.2.1]}", "pool[0]: 192.0.2.9 comes after 192.0.2.1. Write"),
+        ("{pool: [192.0.2.1/30]}", "pool[0]: 192.0.2.1/30 has host bits set"),
+        ("{pool: [x-y]}", "pool[0]: 'x' is not an IPv4 address"),
+        ("{pool: [192.0.2.0/29, 192.0.2.7]}", "pool[1]: overlaps instances[0].pcp.pool[0]"),
+        ("{server: 192.0.2.1}", "server: 192.0.2.1 lies in 192.0.2.0/28"),
+        ("{server: 2001:db8::1}", "server: 2001:db8::1 is IPv6"),
+        ("{min_lifetime: 0}", "min_lifetime: 0 is out of range"),
+        ("{min_lifetime: 90000}", "min_lifetime: the shortest lifetime, 90000, is longer than"),
+        ("{max_lifetime: 60}", "max_lifetime: the shortest lifetime, 120, is longer than"),
+        ("{mappings: 0}", "mappings: 0 is out of range"),
+        ("{system_ports: 3}", "system_ports: '3' is neither"),
+    ],
+)
+def test_problems_of_pcp(path: Path, text: str, expected: str) -> None:
+    (problem,) = problems(path, with_pcp(text))
+    assert expected in problem
+
+
+def test_pcp_needs_contiguous_port_sets(path: Path) -> None:
+    (problem,) = problems(path, with_pcp("{pool: [192.0.2.1]}", GOOD))
+    assert "pool[0]: port sets of 192.0.2.0/28 are not contiguous" in problem
+    (problem,) = problems(path, with_pcp("{}\n    prefixes: [192.0.2.0/28]", GOOD).replace(
+        '  - {lwb4: "2001:db8:b4::3", ipv4: 203.0.113.1, br_address: "2001:db8:ffff::2"}\n', ""
+    ))  # fmt: skip
+    assert "pcp: none of the prefixes has contiguous port sets" in problem
+
+
+def test_all_problems_of_pcp_are_reported(path: Path) -> None:
+    found = problems(path, with_pcp("{server: x, pool: [y, 1.2.3.4], mappings: z}"))
+    assert len(found) == 4
 
 
 # --- CSV ------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class Server:
         self.subscribers: dict[IPv6Address, Subscriber] = {}
         for binding in bindings:
             self.subscribers[binding.lwb4] = Subscriber(binding.lwb4, binding)
-            self.pool.mark(binding.key, taken=True)
+            self.pool.mark(binding.key, True)
 
     def __call__(
         self,
@@ -81,7 +81,7 @@ class Server:
         self.subscribers[lwb4] = served.after
         for subscriber, taken in ((before, False), (served.after, True)):
             if subscriber.binding is not None:
-                self.pool.mark(subscriber.binding.key, taken=taken)
+                self.pool.mark(subscriber.binding.key, taken)
         return served
 
     def refusal(self, request: Request, **more: Any) -> tuple[Result, int]:

@@ -47,7 +47,7 @@ def test_every_set_is_given_out_once(system_ports: bool) -> None:
         (prefix,) = (each for each in (SHARED, HALVES, WHOLE) if key.ipv4 in each.network)
         assert params == prefix.params
         left.remove(key)
-        pool.mark(key, taken=True)
+        pool.mark(key, True)
     assert not left
     assert pool.used == pool.size
     assert pool.find(0) is None
@@ -59,7 +59,7 @@ def test_a_suggestion_is_followed_where_it_can_be() -> None:
     wanted = BindingKey(address, 5)  # ports 5120 to 6143
     for strict in (True, False):
         assert pool.find(1, address, 5500, strict=strict) == (wanted, SHARED.params)
-    pool.mark(wanted, taken=True)
+    pool.mark(wanted, True)
     assert pool.find(1, address, 5500, strict=True) is None
     other = pool.find(1, address, 5500)
     assert other is not None
@@ -70,7 +70,7 @@ def test_a_suggestion_is_followed_where_it_can_be() -> None:
     assert pool.find(1, IPv4Address("192.0.2.4"), strict=True) is None  # not of the pool
     assert pool.find(1, address, 80, strict=True) is None  # a system port
     for psid in range(1, 64):
-        pool.mark(BindingKey(address, psid), taken=True)
+        pool.mark(BindingKey(address, psid), True)
     assert pool.find(1, address, strict=True) is None
     found = pool.find(1, address)
     assert found is not None
@@ -83,7 +83,7 @@ def test_a_port_is_found_on_any_address() -> None:
     for _ in range(3):
         key, _ = pool.find(7, port=5500, strict=True) or pytest.fail("not found")
         found.add(key)
-        pool.mark(key, taken=True)
+        pool.mark(key, True)
     assert found == {BindingKey(SHARED.network[host], 5) for host in (1, 2, 9)}
     assert pool.find(7, port=5500, strict=True) is None
     assert pool.find(7, port=5500) is not None
@@ -119,7 +119,7 @@ def test_against_a_model(steps: list[tuple[bool, int, int, int]]) -> None:
         else:
             prefix = (SHARED, WHOLE)[host > 9]
             key = BindingKey(prefix.network[host], psid % prefix.params.psid_count)
-        pool.mark(key, taken=take)
+        pool.mark(key, take)
         if take:
             free.discard(key)
         elif key in all_of_it:

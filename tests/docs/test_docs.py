@@ -17,6 +17,7 @@ from ryu_lw4o6.core.settings import (
     Instance,
     Ipv4Side,
     Ipv6Side,
+    Pcp,
     SupportingSystem,
 )
 from ryu_lw4o6.softwire.shim import COUNTERS
@@ -53,7 +54,7 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert (path.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("kind", [Instance, Ipv6Side, Ipv4Side, IcmpPolicy, SupportingSystem])
+@pytest.mark.parametrize("kind", [Instance, Ipv6Side, Ipv4Side, IcmpPolicy, SupportingSystem, Pcp])
 def test_every_key_of_the_configuration_is_described(kind: type) -> None:
     for field in fields(kind):
         if not field.name.startswith("_") and field.name != "source":  # written as store or file

@@ -28,6 +28,14 @@ def test_the_state_of_failover(client: Client) -> None:
     assert client.get("/v1/failover/nobody").status == 404
 
 
+def test_the_state_of_provisioning(client: Client) -> None:
+    assert client.get("/v1/provisioning").json == {
+        "instances": [{"name": "lwaftr1", "pcp": None}, {"name": "lwaftr2", "pcp": None}]
+    }
+    assert client.get("/v1/provisioning/lwaftr2").json == {"name": "lwaftr2", "pcp": None}
+    assert client.get("/v1/provisioning/nobody").status == 404
+
+
 def test_drain(client: Client, service: MemoryService) -> None:
     reply = client.request("POST", "/v1/switches/lwaftr1/drain")
     assert (reply.status, reply.json["drained"], reply.json["obstacle"]) == (200, True, "drained")

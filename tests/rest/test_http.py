@@ -31,7 +31,7 @@ def test_every_route_answers_as_documented(client: Client) -> None:
     for path in (
         "", "/bindings", "/bindings/192.0.2.1/3", "/lookup?lwb4=2001:db8:b4::1", "/switches",
         "/switches/lwaftr1", "/counters", "/counters/lwaftr2", "/failover", "/failover/lwaftr1",
-        "/events", "/openapi.json",
+        "/provisioning", "/provisioning/lwaftr2", "/events", "/openapi.json",
     ):  # fmt: skip
         assert client.get(f"/v1{path}").status == 200
         assert client.request("HEAD", f"/v1{path}").status == 200

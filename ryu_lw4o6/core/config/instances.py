@@ -10,6 +10,7 @@ from typing import Any
 from ryu_lw4o6.core.binding import Prefix
 from ryu_lw4o6.core.config import values
 from ryu_lw4o6.core.config.document import Entry, value_of
+from ryu_lw4o6.core.config.pcp import read_pcp
 from ryu_lw4o6.core.config.problems import Bad
 from ryu_lw4o6.core.portset import PortParams
 from ryu_lw4o6.core.settings import (
@@ -138,13 +139,14 @@ def _read_instance(
     if ipv6 is not None:
         result.own.add(ipv6.address.ip)
     ipv4 = _read_ipv4(found.get("ipv4"), ports, prefixes.prefixes)
+    served = _read_served(found.get("prefixes"), prefixes)
     return {
         "name": value_of(found, "name", values.name),
         "datapath_id": value_of(found, "datapath_id", values.datapath_id),
         "ipv6": ipv6,
         "ipv4": ipv4,
         "aftr_addresses": aftr,
-        "prefixes": _read_served(found.get("prefixes"), prefixes),
+        "prefixes": served,
         "bridge": _read_port(entry, found, "bridge", DEFAULT_BRIDGE, ports),
         "softwire_port": _read_port(entry, found, "softwire_port", DEFAULT_SOFTWIRE_PORT, ports),
         "datapath": value_of(found, "datapath", values.datapath, Datapath.USERSPACE),
@@ -152,6 +154,7 @@ def _read_instance(
         "failover": value_of(found, "failover", values.failover, Failover.ICMPV6),
         "icmp": _read_icmp(found.get("icmp")),
         "announce": _read_announce(found.get("announce"), ipv4),
+        "pcp": read_pcp(found.get("pcp"), served, complete=prefixes.complete),
     }
 
 

@@ -116,6 +116,18 @@ def ipv4_network(value: str) -> IPv4Network:
     return network
 
 
+def ipv4_range(value: str) -> tuple[IPv4Address, IPv4Address]:
+    """The first and the last address of a prefix, or of FIRST-LAST."""
+    if "/" in value:
+        network = ipv4_network(value)
+        return network[0], network[-1]
+    first, _, last = value.partition("-")
+    ends = ipv4_host(first.strip()), ipv4_host((last or first).strip())
+    if ends[0] > ends[1]:
+        raise Bad(f"{ends[0]} comes after {ends[1]}", f"Write {ends[1]}-{ends[0]}")
+    return ends
+
+
 def integer(low: int, high: int) -> Callable[[str], int]:
     def convert(value: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,20}", value):

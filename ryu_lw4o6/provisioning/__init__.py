@@ -1,0 +1,1 @@
+"""How lwB4s come to their bindings."""
