@@ -42,6 +42,7 @@ FOLLOW_SECONDS = 1.0
 RENEW_AHEAD = 5.0
 """Seconds before a binding expires that the supporting system is asked for its new lifetime."""
 _MOST_RENEWING = 1_000_000
+SUPPORTING_SYSTEM = "supporting system"
 
 
 class SwitchState(enum.StrEnum):
@@ -254,35 +255,52 @@ class Service:
             expires_at=None if end is None else rfc3339(end, "seconds"),
         )  # fmt: skip
 
+    def alter(
+        self,
+        choose: Callable[[BindingTable], tuple[Collection[Binding], Collection[BindingKey]]],
+        reason: str,
+        *,
+        keep: bool = True,
+    ) -> None:
+        """Put bindings into the place of whatever has their keys, and remove others: ``choose``
+        says which, given the table as it is while nobody else changes it. On return the store has
+        committed, unless it is not to ``keep`` them.
+
+        Raises UnknownPrefix and ValueError as BindingTable does, StoreUnavailable; then nothing
+        was changed.
+        """
+        with self._changing:
+            put, remove = choose(self.table)
+            for binding in put:
+                self.table.check(binding)
+            gone = [key for key in remove if key in self.table]
+            if keep:
+                self._save(list(put), gone)
+            new = [b for b in put if not _same_flows(self.table.get(b.key), b)]
+            for key in gone:
+                self.table.remove(key)
+            for binding in put:
+                self.table.replace(binding)
+        self._touch([*gone, *(binding.key for binding in new)])
+        for key in gone:
+            if key not in self.table:
+                self.events.add("binding-deleted", binding=key, reason=reason)
+        for binding in new:
+            self._created(binding)
+
     def adopt(self, bindings: Collection[Binding]) -> None:
         """Follow the supporting system: put these bindings into the place of whatever has their
         keys, static bindings excepted. Raises CannotAdopt, and then nothing was changed."""
-        with self._changing:
-            new: dict[BindingKey, Binding] = {}
-            flows_differ: list[BindingKey] = []
-            for binding in bindings:
-                existing = self.table.get(binding.key)
-                if existing == binding or (existing and existing.origin is Origin.STATIC):
-                    continue
-                try:
-                    self.table.check(binding)
-                except ValueError as error:
-                    raise CannotAdopt(str(error)) from error
-                new[binding.key] = binding
-                if existing is None or (existing.lwb4, existing.br_address) != (
-                    binding.lwb4, binding.br_address,
-                ):  # fmt: skip
-                    flows_differ.append(binding.key)
-            if self.settings.supporting_system.source is not None:
-                try:
-                    self._save(list(new.values()), [])
-                except StoreUnavailable as error:
-                    raise CannotAdopt(str(error)) from error
-            for binding in new.values():
-                self.table.replace(binding)
-        self._touch(flows_differ)
-        for key in flows_differ:
-            self._created(new[key])
+
+        def choose(table: BindingTable) -> tuple[list[Binding], tuple[()]]:
+            existing = ((binding, table.get(binding.key)) for binding in bindings)
+            return [new for new, old in existing if new != old and not _is_static(old)], ()
+
+        source = self.settings.supporting_system.source
+        try:
+            self.alter(choose, SUPPORTING_SYSTEM, keep=source is not None)
+        except (StoreUnavailable, ValueError) as error:
+            raise CannotAdopt(str(error)) from error
 
     def provision(
         self,
@@ -328,22 +346,15 @@ class Service:
 
     def withdraw(self, keys: Collection[BindingKey]) -> None:
         """The supporting system no longer has these bindings."""
-        with self._changing:
-            gone = [
-                key
-                for key in keys
-                if (binding := self.table.get(key)) and binding.origin is Origin.VALIDATED
-            ]
-            try:
-                self._save([], gone)
-            except StoreUnavailable as error:
-                LOG.error("withdrawn bindings stay until the store is back: %s", error)
-                return
-            for key in gone:
-                self.table.remove(key)
-        self._touch(gone)
-        for key in gone:
-            self.events.add("binding-deleted", binding=key, reason="supporting system")
+
+        def choose(table: BindingTable) -> tuple[tuple[()], list[BindingKey]]:
+            existing = ((key, table.get(key)) for key in keys)
+            return (), [key for key, old in existing if old and old.origin is Origin.VALIDATED]
+
+        try:
+            self.alter(choose, SUPPORTING_SYSTEM)
+        except StoreUnavailable as error:
+            LOG.error("withdrawn bindings stay until the store is back: %s", error)
 
     def renew(self, now: float) -> None:
         """Ask the supporting system about its bindings that are about to expire."""
@@ -358,8 +369,7 @@ class Service:
         )
 
     def _changeable(self, key: BindingKey) -> None:
-        existing = self.table.get(key)
-        if existing is not None and existing.origin is Origin.STATIC:
+        if _is_static(self.table.get(key)):
             raise StaticBinding(key)
 
     def expire(self, now: float) -> list[BindingKey]:
@@ -501,6 +511,15 @@ class Service:
 
     def close(self) -> None:
         self._store.close()
+
+
+def _is_static(binding: Binding | None) -> bool:
+    return binding is not None and binding.origin is Origin.STATIC
+
+
+def _same_flows(old: Binding | None, new: Binding) -> bool:
+    """Whether a binding makes the flows that the one before it has made."""
+    return old is not None and (old.lwb4, old.br_address) == (new.lwb4, new.br_address)
 
 
 def _applied(switch: Switch, key: BindingKey) -> Applied:

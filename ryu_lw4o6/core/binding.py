@@ -28,6 +28,7 @@ class Origin(enum.StrEnum):
     REST = "rest"  # an operator or a script, over REST
     VALIDATED = "validated"  # the supporting system, asked about a packet without a binding
     PCP = "pcp"  # the lwB4 itself, by PCP
+    DHCP = "dhcp"  # a lease that the DHCP server has given through this controller's relay
 
 
 class BindingKey(NamedTuple):
@@ -68,10 +69,12 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """An IPv4 prefix served by the lwAFTR and how its addresses are shared."""
+    """An IPv4 prefix served by the lwAFTR and how its addresses are shared. ``leased_as`` are the
+    addresses by which the DHCP server knows its port sets: see ``leases``."""
 
     network: IPv4Network
     params: PortParams
+    leased_as: IPv4Network | None = None
 
 
 class PrefixIndex:

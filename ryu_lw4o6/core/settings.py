@@ -133,6 +133,20 @@ class Pcp:
 
 
 @dataclass(frozen=True, slots=True)
+class DhcpRelay:
+    """The relay agent between lwB4s and the DHCP server (RFC 8415 section 19, RFC 7341).
+
+    ``address`` is the instance's own unicast address that the server answers to. An lwB4 may name
+    another address than it sends from as its softwire's (RFC 8539) if the first
+    ``softwire_prefix_length`` bits of both are the same.
+    """
+
+    server: IPv6Address
+    address: IPv6Address
+    softwire_prefix_length: int = 64
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One lwAFTR: one Open vSwitch bridge."""
 
@@ -150,6 +164,7 @@ class Instance:
     icmp: IcmpPolicy = field(default_factory=IcmpPolicy)
     announce: Announce | None = None
     pcp: Pcp | None = None
+    dhcp: DhcpRelay | None = None
     _index: PrefixIndex = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

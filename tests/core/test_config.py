@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ryu_lw4o6.core.pool import AddressRange
 from ryu_lw4o6.core.portset import FULL_ADDRESS, PortParams
 from ryu_lw4o6.core.settings import (
     Datapath,
+    DhcpRelay,
     Failover,
     IcmpPolicy,
     Instance,
@@ -143,6 +145,20 @@ def test_every_option_arrives(path: Path) -> None:
     assert instance.prefixes == (SHARED, WHOLE)
 
 
+def test_dhcp_arrives(path: Path) -> None:
+    text = GOOD.replace("psid_length: 6", "psid_length: 6\n    leased_as: 10.64.0.0/22")
+    path.write_text(text + "    dhcp: {server: 2001:db8:9::67}\n")
+    settings = load(path)
+    assert settings.prefixes == (replace(SHARED, leased_as=IPv4Network("10.64.0.0/22")), WHOLE)
+    server, own = IPv6Address("2001:db8:9::67"), IPv6Address("2001:db8:1::1")
+    assert settings.instances[0].dhcp == DhcpRelay(server, own, 64)
+    path.write_text(
+        GOOD + "    dhcp: {server: 2001:db8:9::67, address: 2001:db8:9::1, "
+        "softwire_prefix_length: 56}\n"
+    )
+    assert load(path).instances[0].dhcp == DhcpRelay(server, IPv6Address("2001:db8:9::1"), 56)
+
+
 @pytest.mark.parametrize("text", ["31", "0x1f", "000000000000001f"])
 def test_datapath_ids_are_written_in_three_ways(path: Path, text: str) -> None:
     path.write_text(GOOD.replace("datapath_id: 1", f"datapath_id: {text}"))
@@ -216,6 +232,28 @@ WRONG = [
      "24 instances[0].icmp.rate: 0 is out of range"),
     ("next_hop: 198.51.100.254", "next_hop: 198.51.100.254\n    prefixes: [10.0.0.0/8]",
      "24 instances[0].prefixes[0]: 10.0.0.0/8 is not among the top-level prefixes"),
+    ("psid_length: 6", "psid_length: 6\n    leased_as: 10.64.0.0/16",
+     "5 prefixes[0].leased_as: 10.64.0.0/16 has 65536 addresses, 192.0.2.0/28 has 1024 port sets. "
+     "Use a /22"),
+    ("psid_length: 6", "psid_length: 6\n    leased_as: 10.64.0.1/22",
+     "5 prefixes[0].leased_as: 10.64.0.1/22 has host bits set. Did you mean 10.64.0.0/22?"),
+    ("192.0.2.0/28\n    psid_offset: 6\n    psid_length: 6",
+     "64.0.0.0/4\n    psid_length: 6\n    leased_as: 10.0.0.0/8",
+     "4 prefixes[0].leased_as: 64.0.0.0/4 has 17179869184 port sets, more than IPv4 networks"),
+    ("psid_length: 6", "psid_length: 6\n    leased_as: 203.0.112.0/22",
+     "6 prefixes[1].prefix: leased as 203.0.113.0/29, which overlaps 203.0.112.0/22 of line 2"),
+    ("next_hop: 198.51.100.254", "next_hop: 198.51.100.254\n    dhcp: {address: 2001:db8:1::1}",
+     "24 instances[0].dhcp.server: missing. Add server"),
+    ("next_hop: 198.51.100.254", "next_hop: 198.51.100.254\n    dhcp: {server: 192.0.2.99}",
+     "24 instances[0].dhcp.server: 192.0.2.99 is IPv4, not an IPv6 address"),
+    ("next_hop: 198.51.100.254", "next_hop: 198.51.100.254\n    dhcp: {server: 2001:db8:ffff::1}",
+     "24 instances[0].dhcp.server: 2001:db8:ffff::1 is the lwAFTR itself"),
+    ("next_hop: 198.51.100.254", "next_hop: 198.51.100.254\n    dhcp: {server: 2001:db8:9::67, "
+     "address: 2001:db8:ffff::1}",
+     "24 instances[0].dhcp.address: 2001:db8:ffff::1 is an AFTR address, where another lwAFTR"),
+    ("next_hop: 198.51.100.254", "next_hop: 198.51.100.254\n    dhcp: {server: 2001:db8:9::67, "
+     "softwire_prefix_length: 129}",
+     "24 instances[0].dhcp.softwire_prefix_length: 129 is out of range. Use 0 to 128"),
     ("prefixes:", "store: mysql://db/x\nprefixes:", "1 store: 'mysql://db/x' is not the URL of a "),
     ("prefixes:", "store: sqlite:///here\nprefixes:", "1 store: 'sqlite:///here' is not the URL"),
     ("prefixes:", "rest: {token_file: absent}\nprefixes:", "1 rest.token_file: "),

@@ -13,6 +13,7 @@ from rest.routes import ROUTES
 from ryu_lw4o6 import cli
 from ryu_lw4o6.core.config import load
 from ryu_lw4o6.core.settings import (
+    DhcpRelay,
     IcmpPolicy,
     Instance,
     Ipv4Side,
@@ -54,7 +55,9 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert (path.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("kind", [Instance, Ipv6Side, Ipv4Side, IcmpPolicy, SupportingSystem, Pcp])
+@pytest.mark.parametrize(
+    "kind", [Instance, Ipv6Side, Ipv4Side, IcmpPolicy, DhcpRelay, Pcp, SupportingSystem]
+)
 def test_every_key_of_the_configuration_is_described(kind: type) -> None:
     for field in fields(kind):
         if not field.name.startswith("_") and field.name != "source":  # written as store or file

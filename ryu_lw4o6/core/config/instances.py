@@ -9,6 +9,7 @@ from typing import Any
 
 from ryu_lw4o6.core.binding import Prefix
 from ryu_lw4o6.core.config import values
+from ryu_lw4o6.core.config.dhcp import check_leased_as, read_dhcp, report_leased_twice
 from ryu_lw4o6.core.config.document import Entry, value_of
 from ryu_lw4o6.core.config.pcp import read_pcp
 from ryu_lw4o6.core.config.problems import Bad
@@ -48,7 +49,7 @@ def read_prefixes(entry: Entry | None) -> Prefixes:
     before = len(entry.problems)
     read: list[tuple[Prefix, Entry]] = []
     for item in entry.items():
-        found = item.fields(("prefix", "psid_offset", "psid_length"), ("prefix",))
+        found = item.fields(("prefix", "psid_offset", "psid_length", "leased_as"), ("prefix",))
         if found is None:
             continue
         network = value_of(found, "prefix", values.ipv4_network)
@@ -61,9 +62,13 @@ def read_prefixes(entry: Entry | None) -> Prefixes:
         except ValueError as error:
             item.problem(str(error), "Lower one of them")
             continue
+        leased = value_of(found, "leased_as", values.ipv4_network)
         if network is not None:
-            read.append((Prefix(network, params), found["prefix"]))
+            prefix = Prefix(network, params, leased)
+            if check_leased_as(prefix, found.get("leased_as", item)):
+                read.append((prefix, found["prefix"]))
     overlapping = _report_overlaps(read)
+    overlapping |= report_leased_twice([(p, e) for p, e in read if e.path not in overlapping])
     prefixes = [prefix for prefix, at in read if at.path not in overlapping]
     return Prefixes(prefixes, len(entry.problems) == before)
 
@@ -155,6 +160,7 @@ def _read_instance(
         "icmp": _read_icmp(found.get("icmp")),
         "announce": _read_announce(found.get("announce"), ipv4),
         "pcp": read_pcp(found.get("pcp"), served, complete=prefixes.complete),
+        "dhcp": read_dhcp(found.get("dhcp"), ipv6, aftr),
     }
 
 
