@@ -177,8 +177,12 @@ SCHEMAS: dict[str, Any] = {
     ),
     "Provisioning": {
         "type": "object",
-        "required": ["name", "pcp"],
-        "properties": {"name": _TEXT, "pcp": {"type": ["object", "null"]}},
+        "required": ["name", "pcp", "dhcp"],
+        "properties": {
+            "name": _TEXT,
+            "pcp": {"type": ["object", "null"]},
+            "dhcp": {"type": ["object", "null"]},
+        },
     },
     "AllProvisioning": _object({"instances": _array(_schema("Provisioning"))}),
     "Events": _object(

@@ -27,6 +27,7 @@ from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Settings
 from ryu_lw4o6.core.times import rfc3339
 from ryu_lw4o6.events import Events
+from ryu_lw4o6.provisioning.dhcp_relay import DhcpRelay
 from ryu_lw4o6.provisioning.pcp_service import PcpService
 from ryu_lw4o6.session import SessionError, State
 from ryu_lw4o6.store import AlreadyStored, Store, StoreError, StoreUnavailable
@@ -99,6 +100,11 @@ class Service:
         self.pcp = PcpService(settings.instances, self.table, store, self.provision)
         for name, server in self.pcp.servers.items():
             self.by_name[name].pcp = server
+        self.dhcp_relays = {
+            name: DhcpRelay(switch.instance, self.alter, switch.current_session)
+            for name, switch in self.by_name.items()
+            if switch.instance.dhcp is not None
+        }
         self._renewing = Recent(RENEW_AHEAD / 2, _MOST_RENEWING)
         # Changes are checked against the table, stored, then put into the table; the store may
         # make a greenlet wait, so they go one at a time.
@@ -140,6 +146,7 @@ class Service:
         for switch in self.by_name.values():
             if switch.announcer is not None:
                 found.append(switch.announcer.run)
+        found += [relay.run for relay in self.dhcp_relays.values()]
         return found
 
     def stop(self) -> None:
@@ -180,7 +187,11 @@ class Service:
     def provisioning(self) -> list[dict[str, Any]]:
         """How lwB4s come to bindings on each instance, ready for JSON."""
         return [
-            {"name": name, "pcp": None if switch.pcp is None else switch.pcp.status()}
+            {
+                "name": name,
+                "pcp": None if switch.pcp is None else switch.pcp.status(),
+                "dhcp": None if name not in self.dhcp_relays else self.dhcp_relays[name].status(),
+            }
             for name, switch in self.by_name.items()
         ]
 

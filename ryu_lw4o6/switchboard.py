@@ -125,6 +125,9 @@ class Switch:
             self._events.add("switch-disconnected", instance=self.instance.name)
             self.changed()
 
+    def current_session(self) -> Session | None:
+        return self.session
+
     def obstacle(self) -> str | None:
         """Why routers must not send packets here now; None if they may."""
         session = self.session

@@ -133,16 +133,19 @@ def to_server(
     leased, override = _leased(message, given, leases)
     if kind in (Kind.RELEASE, Kind.DECLINE) and leased in (None, NOBODYS):
         raise Dropped(Drop.NO_LEASE)
-    # The server finds a lease by its client identifier: an address that does not say which port
-    # set may be left out, but for an offer that is accepted, which is no lease yet.
-    if leased is None and kind == Kind.REQUEST and Option.SERVER_ID in options:
-        leased = NOBODYS
-    ciaddr = message.ciaddr
-    if ciaddr != _UNSPECIFIED:
-        ciaddr = leased or _UNSPECIFIED
+    if kind == Kind.REQUEST and Option.SERVER_ID in options:
+        # An offer is accepted: without an address, the server might give any other.
+        leased = leased or NOBODYS
+    # Renewing and rebinding look like verifying (RFC 2131 section 4.3.2): whoever has no such lease
+    # is refused instead of given it, or of silence. Without an address the server goes by the
+    # client identifier alone.
+    asks = kind == Kind.REQUEST or Option.REQUESTED_ADDRESS in options
     options.pop(Option.REQUESTED_ADDRESS, None)
-    if leased is not None and Option.REQUESTED_ADDRESS in message.options:
+    if leased is not None and asks:
         options[Option.REQUESTED_ADDRESS] = leased.packed
+    ciaddr = _UNSPECIFIED
+    if message.ciaddr != _UNSPECIFIED and kind != Kind.REQUEST:
+        ciaddr = leased or NOBODYS
     options[Option.CLIENT_ID] = _OPAQUE + lwb4.packed
     agent: dict[int, bytes] = {AgentOption.REMOTE_ID: lwb4.packed}
     if br_address is not None:

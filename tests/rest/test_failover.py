@@ -30,9 +30,13 @@ def test_the_state_of_failover(client: Client) -> None:
 
 def test_the_state_of_provisioning(client: Client) -> None:
     assert client.get("/v1/provisioning").json == {
-        "instances": [{"name": "lwaftr1", "pcp": None}, {"name": "lwaftr2", "pcp": None}]
+        "instances": [
+            {"name": "lwaftr1", "pcp": None, "dhcp": None},
+            {"name": "lwaftr2", "pcp": None, "dhcp": None},
+        ]
     }
-    assert client.get("/v1/provisioning/lwaftr2").json == {"name": "lwaftr2", "pcp": None}
+    one = {"name": "lwaftr2", "pcp": None, "dhcp": None}
+    assert client.get("/v1/provisioning/lwaftr2").json == one
     assert client.get("/v1/provisioning/nobody").status == 404
 
 

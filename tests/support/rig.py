@@ -48,7 +48,10 @@ ROUTINE = {
 
 
 class Rig:
-    """``wire6`` and ``wire4`` are the far ends of the NICs."""
+    """``wire6`` and ``wire4`` are the far ends of the NICs; ``router`` is the namespace that
+    ``wire6`` is in."""
+
+    router: str
 
     def __init__(self, config: str = CONFIG) -> None:
         self._exits = contextlib.ExitStack()
@@ -78,6 +81,8 @@ class Rig:
     def _wire(self, side: str, nic_mac: str, router_mac: str, address: str) -> Wire:
         """A NIC of the lwAFTR, and a router in a namespace of its own at the other end."""
         router = self._exits.enter_context(namespace())
+        if side == "6":
+            self.router = router
         # No duplicate address detection, and no IPv6 where only IPv4 is at home.
         setting = "accept_dad=0" if side == "6" else "disable_ipv6=1"
         for scope in ("all", "default"):
