@@ -39,7 +39,10 @@ class Client:
     ) -> int:
         """Send a DHCPv4 message, and return its transaction id."""
         xid = next(_XIDS) if xid is None else xid
-        base: dict[int, bytes] = {Option.MESSAGE_TYPE: bytes([kind]), Option.CLIENT_ID: self.client_id}
+        base: dict[int, bytes] = {
+            Option.MESSAGE_TYPE: bytes([kind]),
+            Option.CLIENT_ID: self.client_id,
+        }
         if self.wanted:
             base[Option.PARAMETER_REQUEST_LIST] = self.wanted
         fields = {"chaddr": b"\2" + self.address.packed[-5:]} | fields
