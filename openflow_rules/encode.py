@@ -472,7 +472,9 @@ _STATS_FIXED = struct.Struct("!HBxIIHHHH4xQQQ")
 class FlowStats:
     """One entry of a flow-stats reply, its match and instructions still bytes."""
 
-    __slots__ = ("bytes", "cookie", "instructions", "match", "packets", "priority", "table")
+    __slots__ = (
+        "bytes", "cookie", "instructions", "match", "packets", "priority", "seconds", "table",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -483,7 +485,9 @@ class FlowStats:
         nbytes: int,
         match: bytes,
         instructions: bytes,
+        seconds: int = 0,
     ) -> None:
+        self.seconds = seconds  # since it was installed
         self.table = table
         self.priority = priority
         self.cookie = cookie
@@ -511,8 +515,8 @@ def flow_stats_entries(message: bytes) -> Iterator[FlowStats]:
     while at < end:
         if end - at < _STATS_FIXED.size + 8:
             raise ValueError("flow-stats reply is cut off")
-        length, table, _, _, priority, _, _, _, cookie, packets, nbytes = _STATS_FIXED.unpack_from(
-            message, at
+        length, table, seconds, _, priority, _, _, _, cookie, packets, nbytes = (
+            _STATS_FIXED.unpack_from(message, at)
         )
         match_at = at + _STATS_FIXED.size
         (match_length,) = struct.unpack_from("!H", message, match_at + 2)
@@ -527,6 +531,7 @@ def flow_stats_entries(message: bytes) -> Iterator[FlowStats]:
             nbytes,
             message[match_at:instructions_at],
             message[instructions_at : at + length],
+            seconds,
         )
         at += length
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -193,6 +194,11 @@ class Api:
     def switch(self, call: Call) -> Answer:
         return Answer(_named(self._service.switches(), "name", call.values["name"]))
 
+    def binding_counters(self, call: Call) -> Answer:
+        binding = self._existing(call.key)
+        with _asking_a_switch():
+            return Answer({"counters": self._service.binding_counters(binding.key)})
+
     def counters(self, call: Call) -> Answer:
         return Answer({"counters": self._read_counters()})
 
@@ -244,10 +250,8 @@ class Api:
     # --- helpers --------------------------------------------------------------------------------
 
     def _read_counters(self) -> Sequence[dict[str, Any]]:
-        try:
+        with _asking_a_switch():
             return self._service.counters()
-        except TimeoutError as error:
-            raise Problem(504, str(error)) from None
 
     def _one(self, body: Any, key: BindingKey | None = None) -> Binding:
         errors = Errors()
@@ -326,6 +330,14 @@ class Api:
         applied = self._service.applied
         shown = [binding_json(b, applied(b.key), ports=ports) for b in page.bindings]
         return {"total": page.total, "bindings": shown}
+
+
+@contextlib.contextmanager
+def _asking_a_switch() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise Problem(504, str(error)) from None
 
 
 def _unavailable(error: StoreUnavailable) -> Problem:

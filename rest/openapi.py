@@ -81,6 +81,7 @@ def _array(items: dict[str, Any]) -> dict[str, Any]:
 
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "integer", "minimum": 0}
+_TOTAL = _object({"packets": _NUMBER, "bytes": _NUMBER})
 _IPV6 = {"type": "string", "format": "ipv6"}
 _OWNED = {
     "lwb4": _IPV6 | {"description": "the lwB4's address"},
@@ -149,9 +150,24 @@ SCHEMAS: dict[str, Any] = {
         {
             "instance": _TEXT,
             "connected": {"type": "boolean"},
+            "counters": {"type": "object", "additionalProperties": _TOTAL},
+            "traffic-stat": {
+                "type": ["object", "null"],
+                "description": "the leaves of the YANG module ietf-softwire-br (RFC 8676)",
+            },
+            "shim": {
+                "type": ["object", "null"],
+                "description": "packets; null where the controller cannot read them",
+                "additionalProperties": _NUMBER,
+            },
+            "icmp_errors_withheld": _object({"icmpv4": _NUMBER, "icmpv6": _NUMBER}),
+        }
+    ),
+    "BindingCounters": _object(
+        {
             "counters": {
                 "type": "object",
-                "additionalProperties": _object({"packets": _NUMBER, "bytes": _NUMBER}),
+                "additionalProperties": _object({"upstream": _TOTAL, "downstream": _TOTAL}),
             },
         }
     ),

@@ -116,6 +116,10 @@ ROUTES = (
         "DELETE", _ONE, "delete", "Remove a binding", {202: "Binding", 204: None}, _WAIT,
     ),
     Route(
+        "GET", f"{_ONE}/counters", "binding_counters", "What has passed a binding, each way",
+        {200: "BindingCounters"},
+    ),
+    Route(
         "GET", "/v1/lookup", "lookup", "Who uses an address and port, or what an lwB4 has",
         {200: "Bindings"}, ("ipv4", "port", "lwb4"),
     ),

@@ -50,3 +50,7 @@ class BindingService(Protocol):
 
     def counters(self) -> list[dict[str, Any]]:
         """Ready for JSON; ``instance`` names the instance. Raises TimeoutError."""
+
+    def binding_counters(self, key: BindingKey) -> dict[str, Any]:
+        """What has passed a binding, by the name of each instance whose switch has it; ready for
+        JSON. Raises TimeoutError."""

@@ -18,8 +18,7 @@ import eventlet.semaphore
 import eventlet.tpool
 from ryu.lib import hub
 
-from openflow_rules.encode import FlowStats
-from openflow_rules.tables import CLASS_MASK, CookieClass, Count, Drop, cookie
+from ryu_lw4o6 import counters
 from ryu_lw4o6.announce.announcer import Announcer
 from ryu_lw4o6.announce.exabgp import ExaBgp
 from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, BindingTable, Origin
@@ -29,7 +28,6 @@ from ryu_lw4o6.core.times import rfc3339
 from ryu_lw4o6.events import Events
 from ryu_lw4o6.provisioning.dhcp_relay import DhcpRelay
 from ryu_lw4o6.provisioning.pcp_service import PcpService
-from ryu_lw4o6.session import SessionError, State
 from ryu_lw4o6.store import AlreadyStored, Store, StoreError, StoreUnavailable
 from ryu_lw4o6.supporting import open_system
 from ryu_lw4o6.switchboard import Switch
@@ -515,10 +513,21 @@ class Service:
         Raises TimeoutError when a switch does not answer.
         """
         return [
-            {"instance": name, "connected": switch.session is not None,
-             "counters": _counters(switch)}
+            counters.instance_json(switch.instance, switch.session, switch.icmp_sent)
+            for switch in self.by_name.values()
+        ]
+
+    def binding_counters(self, key: BindingKey) -> dict[str, Any]:
+        """What has passed a binding on each instance whose switch has it, by instance name.
+
+        Raises TimeoutError when a switch does not answer.
+        """
+        return {
+            name: counters.binding_json(switch.instance, switch.session, key)
             for name, switch in self.by_name.items()
-        ]  # fmt: skip
+            if switch.session is not None
+            and self.applied(key).get(name) == Applied(SwitchState.APPLIED)
+        }
 
     def close(self) -> None:
         self._store.close()
@@ -539,29 +548,3 @@ def _applied(switch: Switch, key: BindingKey) -> Applied:
         return Applied(SwitchState.PENDING)
     error = session.failure(key)
     return Applied(SwitchState.APPLIED if error is None else SwitchState.FAILED, error)
-
-
-def _counters(switch: Switch) -> dict[str, dict[str, int]]:
-    session = switch.session
-    if session is None or session.state is not State.READY:
-        return {}
-    named: list[tuple[CookieClass, type[Count] | type[Drop], str]] = [
-        (CookieClass.COUNT, Count, ""), (CookieClass.DROP, Drop, "drop_"),
-    ]  # fmt: skip
-    counters: dict[str, dict[str, int]] = {}
-    for kind, names, prefix in named:
-        totals = {int(name): [0, 0] for name in names}
-
-        def take(flow: FlowStats, totals: dict[int, list[int]] = totals) -> None:
-            total = totals.setdefault(flow.cookie & 0xFFFF, [0, 0])
-            total[0] += flow.packets
-            total[1] += flow.bytes
-
-        try:
-            session.dump(take, cookie=cookie(kind), cookie_mask=CLASS_MASK)
-        except SessionError as error:
-            raise TimeoutError(f"{switch.instance.name}: {error}") from error
-        for name in names:
-            packets, size = totals[int(name)]
-            counters[prefix + name.name.lower()] = {"packets": packets, "bytes": size}
-    return counters

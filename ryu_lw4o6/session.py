@@ -448,11 +448,18 @@ class Session:
         assert self.ports is not None
         flows = pipeline(self.instance, self.ports, self._next_hop_mac())
         wanted = {encode.canonical_flow(flow): flow for flow in flows}
-        messages = [delete for found, delete in self._pipeline.items() if found not in wanted]
+        deletes = {key: encode.delete_flow(flow) for key, flow in wanted.items()}
+        # What only has new actions is replaced in its place, and so goes on counting.
+        replaced = set(deletes.values())
+        messages = [
+            delete
+            for found, delete in self._pipeline.items()
+            if found not in wanted and delete not in replaced
+        ]
         messages += [
             encode.add_flow(flow) for key, flow in wanted.items() if key not in self._pipeline
         ]
-        return messages, {key: encode.delete_flow(flow) for key, flow in wanted.items()}
+        return messages, deletes
 
     def _send_bundle(self) -> _Bundle:
         """Send the next bundle, and a barrier behind it."""

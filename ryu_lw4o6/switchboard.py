@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterable
 from ipaddress import IPv6Address
 from typing import Any
@@ -24,6 +23,7 @@ from ryu_lw4o6.core.next_hop import NextHop
 from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.core.times import rfc3339
+from ryu_lw4o6.counters import IcmpSent
 from ryu_lw4o6.events import Events
 from ryu_lw4o6.provisioning.pcp_server import PcpServer
 from ryu_lw4o6.session import Session, State
@@ -48,8 +48,8 @@ _MOST_RECENT = 100_000
 
 
 class Switch:
-    """``icmp_sent`` counts the ICMP errors this controller has sent, by kind. ``unknown`` is there
-    if packets without a binding are validated, which ``ask`` does."""
+    """``icmp_sent`` counts the ICMP errors this controller has sent. ``unknown`` is there if
+    packets without a binding are validated, which ``ask`` does."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Switch:
             else None
         )
         self.connections = 0
-        self.icmp_sent: Counter[str] = Counter()
+        self.icmp_sent = IcmpSent()
         self._recent = Recent(SEEN_SECONDS, _MOST_RECENT)
         self._icmp_limit = {kind: RateLimit(instance.icmp.rate) for kind in ("icmpv4", "icmpv6")}
         self._table = table
@@ -237,8 +237,7 @@ class Switch:
             return
         ports = session.ports
         if punt.goes_to_lwb4(self.instance, packet):
-            if self._icmp_limit["icmpv4"].take(time.monotonic()):
-                self.icmp_sent["icmpv4"] += 1
+            if self._may_send("icmpv4", packet):
                 session.send(encode.from_controller(own_error_frame(packet)))
             return
         if punt.is_ipv6(packet):
@@ -246,9 +245,15 @@ class Switch:
             kind, port, own = "icmpv6", ports.ipv6, ports.local_mac
         else:
             mac, kind, port, own = self.ipv4_next_hop.mac, "icmpv4", ports.ipv4, ports.ipv4_mac
-        if mac is not None and self._icmp_limit[kind].take(time.monotonic()):
-            self.icmp_sent[kind] += 1
+        if mac is not None and self._may_send(kind, packet):
             session.send(encode.packet_out(punt.to_frame(packet, mac, own), port))
+
+    def _may_send(self, kind: str, packet: bytes) -> bool:
+        if not self._icmp_limit[kind].take(time.monotonic()):
+            self.icmp_sent.withheld[kind] += 1
+            return False
+        self.icmp_sent.add(kind, packet)
+        return True
 
     def failover_status(self) -> dict[str, Any]:
         """What becomes of packets without a binding, and of routes; ready for JSON."""
@@ -259,7 +264,7 @@ class Switch:
             "obstacle": self.obstacle(),
             "announcements": None if self.announcer is None else self.announcer.status(),
             "validation": None if self.unknown is None else self.unknown.status(),
-            "icmpv6_errors_sent": self.icmp_sent["icmpv6"],
+            "icmpv6_errors_sent": self.icmp_sent.packets["icmpv6"],
         }
 
     def status(self) -> dict[str, Any]:
@@ -273,7 +278,9 @@ class Switch:
             "connections": self.connections,
             "next_hop": self.ipv4_next_hop.status(),
             "ipv6_next_hop": self.ipv6_next_hop.status() if self.ipv6_next_hop else None,
-            "icmp_errors_sent": {kind: self.icmp_sent[kind] for kind in ("icmpv4", "icmpv6")},
+            "icmp_errors_sent": {
+                kind: self.icmp_sent.packets[kind] for kind in ("icmpv4", "icmpv6")
+            },
         }
         if session is not None:
             reconciled = session.reconciled or None

@@ -3,12 +3,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import evidence
 from tests.support.postgres import Postgres
 
 SYSTEM_FIXTURES = {
@@ -25,6 +26,9 @@ SYSTEM_FIXTURES = {
 """Fixtures that build a part of a network, or a machine: whoever uses one needs root."""
 
 SYSTEM_FOLDERS = {"announce", "kernel_rig", "lab", "packaging", "store", "supporting"}
+
+_SOME = pytest.StashKey[bool]()  # whether some tests were left out
+_MISSING = pytest.StashKey[list[str]]()
 
 settings.register_profile("dev", deadline=None)
 settings.register_profile(
@@ -61,7 +65,36 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         )
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed:
+        evidence.passed(report.nodeid)
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    if items:
+        items[0].session.stash[_SOME] = True
+
+
+def _all_ran(session: pytest.Session) -> bool:
+    """Whether this was a run of everything, and all of it passed."""
+    asked = session.config.args
+    return (
+        asked in ([], session.config.getini("testpaths"))
+        and not session.stash.get(_SOME, False)
+        and not session.config.option.collectonly
+        and session.exitstatus == pytest.ExitCode.OK
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for what in terminalreporter.config.stash.get(_MISSING, []):
+        terminalreporter.write_line(f"MISSING: {what}", red=True)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _all_ran(session) and (missing := evidence.missing()):
+        session.config.stash[_MISSING] = missing
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if session.config.option.fail_on_skip and reporter and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -22,6 +22,7 @@ from ryu_lw4o6.core.settings import (
     SupportingSystem,
 )
 from ryu_lw4o6.softwire.shim import COUNTERS
+from tests.support import evidence
 from topo.lwb4.refusal import Verdict
 
 ROOT = Path(__file__).parents[2]
@@ -92,3 +93,18 @@ def test_every_target_has_a_word_of_help() -> None:
 def test_every_verdict_about_an_icmpv6_error_is_described() -> None:
     for verdict in Verdict:
         assert f"`{verdict}`" in page("lwb4.md")
+
+
+def test_the_compliance_page_names_tests_and_code_that_exist() -> None:
+    """That they pass is seen at the end of a full run (tests/support/evidence.py)."""
+    for name in evidence.named_tests():
+        path, _, function = name.partition("::")
+        assert f"\ndef {function}(" in (ROOT / path).read_text(), name
+    rows = [line.split("|") for line in page("rfc7596.md").splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if row[1].strip() != "section"]
+    assert len(rows) > 30
+    for _, _, requirement, status, code, shown, _ in rows:
+        assert status.strip() in {"met", "partly", "not yet", "outside"}, requirement
+        assert status.strip() != "met" or "::test_" in shown, requirement
+        for path in re.findall(r"`([\w./]+)`", code):
+            assert (ROOT / path).exists(), path

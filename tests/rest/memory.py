@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
 from typing import Any, cast
 
+from ryu_lw4o6 import counters
 from ryu_lw4o6.core.binding import Binding, BindingKey, Origin, Prefix
 from ryu_lw4o6.core.portset import PortParams
 from ryu_lw4o6.core.settings import Instance, Ipv4Side, Ipv6Side, RestSettings, Settings
@@ -101,8 +102,14 @@ class MemoryService(Service):
     def counters(self) -> list[dict[str, Any]]:
         if not self.switch_answers:
             raise TimeoutError("lwaftr1: no answer to the flow dump within 10 s")
-        zero = {
-            "upstream": {"packets": 7, "bytes": 700},
-            "drop_spoofed": {"packets": 0, "bytes": 0},
-        }
-        return [{"instance": name, "connected": True, "counters": zero} for name in self.by_name]
+        return [
+            counters.instance_json(switch.instance, switch.session, switch.icmp_sent)
+            | {"counters": {"from_internet": {"packets": 7, "bytes": 700}}}
+            for switch in self.by_name.values()
+        ]
+
+    def binding_counters(self, key: BindingKey) -> dict[str, Any]:
+        if not self.switch_answers:
+            raise TimeoutError("lwaftr1: no answer to the flow dump within 10 s")
+        total = {"packets": 7, "bytes": 700}
+        return {name: {"upstream": total, "downstream": total} for name in self.applied(key)}

@@ -29,8 +29,9 @@ def test_every_route_answers_as_documented(client: Client) -> None:
     client.request("POST", "/v1/switches/lwaftr1/drain")
     client.delete("/v1/switches/lwaftr1/drain")
     for path in (
-        "", "/bindings", "/bindings/192.0.2.1/3", "/lookup?lwb4=2001:db8:b4::1", "/switches",
-        "/switches/lwaftr1", "/counters", "/counters/lwaftr2", "/failover", "/failover/lwaftr1",
+        "", "/bindings", "/bindings/192.0.2.1/3", "/bindings/192.0.2.1/3/counters",
+        "/lookup?lwb4=2001:db8:b4::1", "/switches", "/switches/lwaftr1",
+        "/counters", "/counters/lwaftr2", "/failover", "/failover/lwaftr1",
         "/provisioning", "/provisioning/lwaftr2", "/events", "/openapi.json",
     ):  # fmt: skip
         assert client.get(f"/v1{path}").status == 200
@@ -49,16 +50,18 @@ def test_the_document_is_served(client: Client) -> None:
 
 def test_switches_and_counters_by_name(client: Client, service: MemoryService) -> None:
     assert client.get("/v1/switches/lwaftr2").json["datapath_id"] == "0000000000000002"
-    assert client.get("/v1/counters/lwaftr1").json["counters"]["upstream"] == {
+    assert client.get("/v1/counters/lwaftr1").json["counters"]["from_internet"] == {
         "packets": 7, "bytes": 700,
     }  # fmt: skip
     reply = client.get("/v1/counters/lwaftr3")
     assert reply.status == 404
     assert "there is lwaftr1, lwaftr2" in reply.json["detail"]
+    assert client.get("/v1/bindings/192.0.2.2/3/counters").status == 404
     service.switch_answers = False
-    reply = client.get("/v1/counters")
-    assert reply.status == 504
-    assert "no answer to the flow dump within 10 s" in reply.json["detail"]
+    for path in ("/v1/counters", "/v1/bindings/192.0.2.1/3/counters"):
+        reply = client.get(path)
+        assert reply.status == 504
+        assert "no answer to the flow dump within 10 s" in reply.json["detail"]
 
 
 @pytest.mark.parametrize(

@@ -49,11 +49,11 @@ ROUTINE = {
 
 class Rig:
     """``wire6`` and ``wire4`` are the far ends of the NICs; ``router`` is the namespace that
-    ``wire6`` is in."""
+    ``wire6`` is in. It is ready when its next hops are ``resolved``, if they can be."""
 
     router: str
 
-    def __init__(self, config: str = CONFIG) -> None:
+    def __init__(self, config: str = CONFIG, *, resolved: bool = True) -> None:
         self._exits = contextlib.ExitStack()
         self._instance: Instance | None = None
         self._counted = -1  # how many frames had been sent when the counters were last read
@@ -70,7 +70,8 @@ class Rig:
             self._exits.callback(self.lw4o6, "switch", "down")
             self._exits.callback(self.controller.kill)
             self.controller.start()
-            wait_for("both next hops are known", self.neighbours_known)
+            if resolved:
+                wait_for("both next hops are known", self.neighbours_known)
         except BaseException:
             self.stop()
             raise

@@ -16,6 +16,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
+from tests.support import evidence
 from tests.support.rig import NIC4, NIC6, ROUTER4, ROUTER6, Rig, frames
 
 AFTR, SECOND_AFTR = "2001:db8:ffff::1", "2001:db8:ffff::2"
@@ -125,6 +126,7 @@ def run(rig: Rig, scenario: Scenario) -> None:
     assert _shown(got4) == _shown([frame_of(p, 4, out=True) for p in scenario.out4])
     assert dict(changes) == scenario.counters
     assert dict(rig.shim_counters() - shim_before) == scenario.shim
+    evidence.moved([*scenario.counters, *scenario.shim])
 
 
 def _rest(rig: Rig, side: int) -> list[bytes]:

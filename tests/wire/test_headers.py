@@ -30,8 +30,8 @@ FROM_53 = UDP(sport=53, dport=1072)
 
 DSCP = [0x00, 0x20, 0x28, 0x48, 0x88, 0xB8, 0xC0, 0xFC]  # default, CS1, AF11, AF21, AF41, EF, ...
 
-# RFC 2983 section 3, the uniform model towards the lwB4: the outer header says what the inner
-# does. What routers do to the outer one on its way here stays there (section 4.2).
+# RFC 2983 section 4: the outer header says what the inner does. What comes back keeps the inner
+# DSCP: lwB4s on Linux send traffic class 0 unless told otherwise.
 TRAFFIC_CLASS = [
     *(goes_down(f"DSCP {tos >> 2}", downstream(tos=tos) / FROM_53, tc=tos) for tos in DSCP),
     *(goes_up(f"DSCP {tos >> 2}", upstream(tos=tos) / TO_53, tc=tos) for tos in DSCP),

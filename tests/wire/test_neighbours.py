@@ -17,6 +17,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.l2 import ARP, Ether
 
+from tests.support import evidence
 from tests.support.netns import Wire
 from tests.support.rig import IPV4, IPV6, NEXT_HOP4, NEXT_HOP6, NIC4, NIC6, ROUTER4, ROUTER6, Rig
 from tests.wire.scenario import AFTR, SECOND_AFTR
@@ -57,6 +58,7 @@ def test_arp_for_other_addresses_is_not_answered(rig: Rig) -> None:
         rig.wire4.send(bytes(request))
     assert received(rig.wire4, lambda f: f[12:14] == b"\x08\x06" and f[21] == 2, 0.3) is None
     assert (rig.counters() - before)["drop_arp_ignored"] == 2
+    evidence.moved(["drop_arp_ignored"])
 
 
 @pytest.mark.parametrize("target", [IPV6, AFTR, SECOND_AFTR])

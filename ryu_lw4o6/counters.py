@@ -1,0 +1,222 @@
+"""What has passed, and what became of it: counters of the switch, the shim and the controller.
+
+Of the switch's, each is the sum over the flows with one cookie. Bytes are those of what is in an
+Ethernet frame: IPv4 packets, as they came in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import eventlet.timeout
+
+from openflow_rules.encode import FlowStats
+from openflow_rules.tables import (
+    CLASS_MASK,
+    CookieClass,
+    Count,
+    Drop,
+    Table,
+    binding_cookie,
+    cookie,
+)
+from ryu_lw4o6.core.binding import BindingKey
+from ryu_lw4o6.core.settings import IPV6_HEADER, Instance
+from ryu_lw4o6.core.times import rfc3339
+from ryu_lw4o6.session import Session, SessionError, State
+from ryu_lw4o6.softwire import shim
+
+_ETHERNET = 14
+_WHOLE_COOKIE = 0xFFFF_FFFF_FFFF_FFFF
+_SHIM_SECONDS = 5.0
+
+FROM_LWB4 = frozenset(
+    {
+        Drop.UPSTREAM_NOT_SERVED,
+        Drop.UPSTREAM_NO_BINDING,
+        Drop.UPSTREAM_EXCLUDED_PORT,
+        Drop.UPSTREAM_PROTOCOL,
+        Drop.UPSTREAM_FRAGMENT,
+        Drop.UPSTREAM_ICMP,
+        Drop.UPSTREAM_TTL_EXPIRED,
+        Drop.HAIRPIN_DISABLED,
+        Drop.NEXT_HOP_UNRESOLVED,
+    }
+)
+"""Reasons to drop what came out of a softwire, before it can turn around to another lwB4."""
+
+TO_LWB4 = frozenset(
+    {
+        Drop.DOWNSTREAM_NOT_SERVED,
+        Drop.DOWNSTREAM_NO_BINDING,
+        Drop.DOWNSTREAM_EXCLUDED_PORT,
+        Drop.DOWNSTREAM_PROTOCOL,
+        Drop.DOWNSTREAM_FRAGMENT,
+        Drop.DOWNSTREAM_ICMP,
+        Drop.DOWNSTREAM_TTL_EXPIRED,
+        Drop.DOWNSTREAM_TOO_BIG,
+        Drop.INBOUND_ICMP_DISABLED,
+        Drop.TO_LWAFTR,
+    }
+)
+"""Reasons to drop what came from the Internet, or from another lwB4."""
+
+NOT_TUNNELLED = frozenset(
+    {Drop.UNCLASSIFIED, Drop.NOT_FOR_US, Drop.SOFTWIRE_NOT_IPV4, Drop.ARP_IGNORED}
+)
+"""Reasons to drop what is neither."""
+
+FRAGMENTS = frozenset({Drop.UPSTREAM_FRAGMENT, Drop.DOWNSTREAM_FRAGMENT})
+
+
+@dataclass(slots=True)
+class IcmpSent:
+    """ICMP errors of the lwAFTR's own, by kind: ``icmpv4`` or ``icmpv6``. ``withheld`` are those
+    that the rate limit did not let out."""
+
+    packets: Counter[str] = field(default_factory=Counter)
+    octets: Counter[str] = field(default_factory=Counter)
+    withheld: Counter[str] = field(default_factory=Counter)
+
+    def add(self, kind: str, packet: bytes) -> None:
+        self.packets[kind] += 1
+        self.octets[kind] += len(packet)
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    packets: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Total) -> Total:
+        return Total(self.packets + other.packets, self.bytes + other.bytes)
+
+    def json(self) -> dict[str, int]:
+        return {"packets": self.packets, "bytes": self.bytes}
+
+
+class Totals:
+    """The counters of one switch at one moment; ``since`` is when they began at 0."""
+
+    def __init__(self) -> None:
+        self.count: dict[int, Total] = dict.fromkeys(Count, Total())
+        self.drop: dict[int, Total] = dict.fromkeys(Drop, Total())
+        self.since = time.time()
+
+    def take(self, flow: FlowStats) -> None:
+        number = flow.cookie & 0xFFFF
+        if flow.cookie >> 56 == CookieClass.COUNT and number in self.count:
+            self.count[number] += _total(flow)
+        elif flow.cookie >> 56 == CookieClass.DROP and number in self.drop:
+            self.drop[number] += _total(flow)
+        self.since = min(self.since, time.time() - flow.seconds)
+
+    def dropped(self, reasons: Iterable[Drop]) -> Total:
+        return sum((self.drop[reason] for reason in reasons), Total())
+
+    def json(self) -> dict[str, dict[str, int]]:
+        counted = {name.name.lower(): self.count[name] for name in Count}
+        counted |= {f"drop_{name.name.lower()}": self.drop[name] for name in Drop}
+        return {name: total.json() for name, total in counted.items()}
+
+
+def read(session: Session) -> Totals:
+    """The switch's counters now. Raises SessionError if the switch does not answer."""
+    totals = Totals()
+    for kind in (CookieClass.COUNT, CookieClass.DROP):
+        session.dump(totals.take, cookie=cookie(kind), cookie_mask=CLASS_MASK)
+    return totals
+
+
+def traffic_stat(totals: Totals, icmp: IcmpSent) -> dict[str, int | str]:
+    """The leaves of ``traffic-stat`` in the YANG module ietf-softwire-br (RFC 8676 section 6).
+
+    Packets from one lwB4 to another that are dropped on their way down count as dropped IPv4.
+    """
+    received6, sent6 = totals.count[Count.FROM_SOFTWIRE], totals.count[Count.TO_SOFTWIRE]
+    pairs = {
+        "sent-ipv4-{}": totals.count[Count.TO_INTERNET],
+        "sent-ipv6-{}": _tunnelled(sent6),
+        "rcvd-ipv4-{}": totals.count[Count.FROM_INTERNET],
+        "rcvd-ipv6-{}": _tunnelled(received6),
+        "dropped-ipv4-{}": totals.dropped(TO_LWB4),
+        "dropped-ipv6-{}": _tunnelled(totals.dropped(FROM_LWB4)),
+        "out-icmpv4-error-{}": Total(icmp.packets["icmpv4"], icmp.octets["icmpv4"]),
+        "out-icmpv6-error-{}": Total(icmp.packets["icmpv6"], icmp.octets["icmpv6"]),
+        "dropped-icmpv4-{}": totals.drop[Drop.INBOUND_ICMP_DISABLED],
+        "hairpin-ipv4-{}": totals.count[Count.HAIRPINNED],
+    }
+    leaves: dict[str, int | str] = {"discontinuity-time": rfc3339(totals.since)}
+    for name, total in pairs.items():
+        leaves[name.format("packets")] = total.packets
+        leaves[name.format("bytes")] = total.bytes
+    fragments = totals.dropped(FRAGMENTS)
+    leaves["dropped-ipv4-fragments"] = fragments.packets
+    leaves["dropped-ipv4-fragment-bytes"] = fragments.bytes
+    return leaves
+
+
+def instance_json(instance: Instance, session: Session | None, icmp: IcmpSent) -> dict[str, Any]:
+    """All counters of an instance, ready for JSON. Raises TimeoutError if the switch does not
+    answer."""
+    answer: dict[str, Any] = {
+        "instance": instance.name,
+        "connected": session is not None,
+        "counters": {},
+        "traffic-stat": None,
+        "shim": None,
+        "icmp_errors_withheld": {kind: icmp.withheld[kind] for kind in ("icmpv4", "icmpv6")},
+    }
+    if session is not None and session.state is State.READY:
+        with _answering(instance):
+            totals = read(session)
+        answer |= {"counters": totals.json(), "traffic-stat": traffic_stat(totals, icmp)}
+        answer["shim"] = _shim(instance)
+    return answer
+
+
+def binding_json(
+    instance: Instance, session: Session, key: BindingKey
+) -> dict[str, dict[str, int]]:
+    """What has passed a binding's flows, each way. Raises TimeoutError if the switch does not
+    answer."""
+    found = dict.fromkeys(("upstream", "downstream"), Total())
+
+    def take(flow: FlowStats) -> None:
+        way = "upstream" if flow.table == Table.UPSTREAM_BINDING else "downstream"
+        found[way] += _total(flow)
+
+    with _answering(instance):
+        session.dump(take, cookie=binding_cookie(key), cookie_mask=_WHOLE_COOKIE)
+    return {way: total.json() for way, total in found.items()}
+
+
+def _total(flow: FlowStats) -> Total:
+    return Total(flow.packets, flow.bytes - flow.packets * _ETHERNET)
+
+
+def _tunnelled(total: Total) -> Total:
+    """The same packets with the header of their softwires (RFC 2473 section 3.1)."""
+    return Total(total.packets, total.bytes + total.packets * IPV6_HEADER)
+
+
+@contextlib.contextmanager
+def _answering(instance: Instance) -> Iterator[None]:
+    try:
+        yield
+    except SessionError as error:
+        raise TimeoutError(f"{instance.name}: {error}") from error
+
+
+def _shim(instance: Instance) -> dict[str, int] | None:
+    """The shim's counters; None where it cannot be read, on another machine for instance."""
+    try:
+        with eventlet.timeout.Timeout(_SHIM_SECONDS):
+            return shim.counters(instance)
+    except (shim.ShimError, OSError, eventlet.timeout.Timeout):
+        return None
