@@ -90,6 +90,10 @@ FORWARDED = [
 ]  # fmt: skip
 
 DROPPED = [
+    is_dropped_up("a later fragment from a shared address",
+                  upstream(proto=17, frag=100) / Raw(bytes(8)), "drop_upstream_fragment"),
+    is_dropped_down("a later fragment to a shared address",
+                    downstream(proto=17, frag=100) / Raw(bytes(8)), "drop_downstream_fragment"),
     is_dropped_up("PSID offset 6: a system port", upstream() / UDP(sport=48, dport=53),
                   "drop_upstream_excluded_port"),
     is_dropped_up("ICMP redirect", upstream() / ICMP(type=5, gw="192.0.2.9"), "drop_upstream_icmp"),
