@@ -142,6 +142,9 @@ class Switch:
             return f"no link on {', '.join(down)}"
         if self.ipv4_next_hop.mac is None:
             return f"the IPv4 next hop {self.ipv4_next_hop.address} does not answer ARP"
+        # Open vSwitch finds it by the same answers, and has forgotten it if it is a new one.
+        if self.ipv6_next_hop is not None and not self.ipv6_next_hop.answered:
+            return f"the IPv6 next hop {self.ipv6_next_hop.address} does not answer"
         return None
 
     def changed(self) -> None:
@@ -189,7 +192,10 @@ class Switch:
                 self.changed()
         elif flow_cookie == _NEIGHBOUR:
             if self.ipv6_next_hop is not None:
+                known = self.ipv6_next_hop.answered
                 self._learn(self.ipv6_next_hop, frame)
+                if not known:
+                    self.changed()
         elif flow_cookie == _PCP:
             if self.pcp is not None:
                 self.pcp.packet_in(fields, frame)

@@ -7,6 +7,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TypeVar
 
 from ryu_lw4o6.core.settings import Datapath, Failover
 from topo import demo, status
@@ -18,6 +21,8 @@ from topo.labs import builder_of, standing
 from topo.nodes import LabError, wait_for
 from topo.plan import ANYCAST, MOST_SUBSCRIBERS, SUBSCRIBERS, Lab, Tunnel, subscribers
 
+_E = TypeVar("_E", bound=StrEnum)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Returns its exit status."""
@@ -27,12 +32,16 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     try:
         code: int = args.func(args)
+        sys.stdout.flush()
         return code
     except LabError as error:
         print(f"lw4o6-lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,11 +61,12 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(func=function)
         if function in (_up, _demo):
             command.add_argument(
-                "--datapath", type=Datapath, choices=list(Datapath), default=Datapath.USERSPACE,
+                "--datapath", type=_one_of(Datapath), choices=list(Datapath),
+                default=Datapath.USERSPACE,
                 help="Open vSwitch's: netdev (userspace) or system (kernel); default: %(default)s",
             )  # fmt: skip
             command.add_argument(
-                "--tunnel", type=Tunnel, choices=list(Tunnel), default=Tunnel.SRV6,
+                "--tunnel", type=_one_of(Tunnel), choices=list(Tunnel), default=Tunnel.SRV6,
                 help="what lwB4s encapsulate with (default: %(default)s)",
             )  # fmt: skip
         if function is _up:
@@ -66,11 +76,12 @@ def _parser() -> argparse.ArgumentParser:
         ("recover", _recover, "mend it; safe to run again"),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("role", type=faults.Role, choices=list(faults.Role))
+        command.add_argument("role", type=_one_of(faults.Role), choices=list(faults.Role))
         command.set_defaults(func=function)
         if function is _fail:
             command.add_argument(
-                "--how", type=faults.How, choices=list(faults.How), default=faults.How.KILL,
+                "--how", type=_one_of(faults.How), choices=list(faults.How),
+                default=faults.How.KILL,
                 help="kill: all that runs on it dies; link: its cables are cut; switch, "
                 "controller: one process dies; drain: it is taken out of service "
                 "(default: %(default)s)",
@@ -88,6 +99,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _one_of(kind: type[_E]) -> Callable[[str], _E]:
+    """The enumeration itself as ``type`` would not say what there is to choose from."""
+
+    def read(text: str) -> _E:
+        try:
+            return kind(text)
+        except ValueError:
+            known = ", ".join(kind)
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {known}") from None
+
+    return read
+
+
 def _add_failover(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--failover", action="store_true",
@@ -95,15 +119,15 @@ def _add_failover(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group = command.add_argument_group("with --failover")
     group.add_argument(
-        "--mode", type=Mode, choices=list(Mode), default=Mode.ACTIVE_BACKUP,
+        "--mode", type=_one_of(Mode), choices=list(Mode), default=Mode.ACTIVE_BACKUP,
         help="who has the traffic while both live (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--mechanism", type=Failover, choices=list(Failover), default=Failover.DATA_PACKET,
+        "--mechanism", type=_one_of(Failover), choices=list(Failover), default=Failover.DATA_PACKET,
         help="what they do about packets without a binding (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--store", type=Shared, choices=list(Shared), default=Shared.NONE,
+        "--store", type=_one_of(Shared), choices=list(Shared), default=Shared.NONE,
         help="what they share: a PostgreSQL store, so that each knows the other's bindings, or "
         "none (default: %(default)s)",
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -12,6 +13,9 @@ from ryu_lw4o6.fatal import fatal
 
 LOOK_SECONDS = 0.2
 """How often to look whether anything has changed that nobody tells of."""
+START_SECONDS = 10.0
+"""How long a controller that has just started gives its switch before it withdraws routes that were
+kept without a controller: traffic goes on flowing by them."""
 
 
 class Speaker(Protocol):
@@ -20,7 +24,7 @@ class Speaker(Protocol):
     peers: dict[str, str]
 
     def announce(self, routes: list[str]) -> None:
-        """Announce exactly these routes. Must not wait."""
+        """Announce exactly these routes; nothing changes before the first call. Must not wait."""
 
     def run(self) -> None:
         """Do what is to be done in the background. For ever."""
@@ -48,19 +52,22 @@ class Announcer:
         self._obstacle = obstacle
         self._tell = tell
         self._routes = routes_of(instance)
+        kept = instance.announce is not None and instance.announce.keep_without_controller
+        self._silent_until = time.monotonic() + START_SECONDS if kept else 0.0
         self._announcing: bool | None = None
         self._why: str | None = None
 
     def look(self) -> None:
         """Something may have changed: announce or withdraw at once. Must not wait."""
-        why = self._obstacle()
+        self._why = why = self._obstacle()
         announcing = why is None
+        if self._announcing is None and not announcing and time.monotonic() < self._silent_until:
+            return
         if announcing != self._announcing:
             self._speaker.announce(self._routes if announcing else [])
             if announcing or self._announcing:
                 self._tell("announced" if announcing else "withdrawn", why)
             self._announcing = announcing
-        self._why = why
 
     def run(self) -> None:
         """Look every now and then. For ever."""

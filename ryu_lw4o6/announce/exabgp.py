@@ -56,12 +56,12 @@ class ExaBgp:
         self._connected = hub.Event()
         self._pid: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._wanted: Sequence[str] = ()
+        self._wanted: Sequence[str] | None = None  # nothing has been said yet
         self.peers: dict[str, str] = {str(peer.address): "unknown" for peer in settings.peers}
 
     def announce(self, routes: Sequence[str]) -> None:
         """Announce exactly these routes, in ExaBGP's words. Must not wait."""
-        self._wanted = list(routes)
+        self._wanted = routes
         self._send()
 
     def run(self) -> None:
@@ -188,7 +188,7 @@ class ExaBgp:
                 self._changed()
 
     def _send(self) -> None:
-        if self._connection is None:
+        if self._connection is None or self._wanted is None:
             return
         try:
             self._connection.sendall(json.dumps(list(self._wanted)).encode() + b"\n")

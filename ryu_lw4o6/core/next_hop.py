@@ -34,6 +34,8 @@ class NextHop:
     address: Any
     mac: str | None = None
     unanswered: int = 0
+    answered: bool = False
+    """Whether it has answered since the last reset."""
     next_probe: float = 0.0
 
     @property
@@ -50,6 +52,7 @@ class NextHop:
     def reset(self) -> None:
         """The connection or the port is new: ask again at once."""
         self.next_probe = 0.0
+        self.answered = False
 
     def probe(self, now: float, own_mac: bytes) -> bytes | None:
         """The request that is due, if one is."""
@@ -69,6 +72,7 @@ class NextHop:
         if found is None or found[0] != self.address:
             return False
         self.unanswered = 0
+        self.answered = True
         self.next_probe = now + REFRESH_SECONDS
         mac = found[1].hex(":")
         changed, self.mac = mac != self.mac, mac

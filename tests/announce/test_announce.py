@@ -13,7 +13,7 @@ import pytest
 from tests.support.bird import Bird
 from tests.support.netns import namespace
 from tests.support.ovs import run, wait_for
-from tests.support.rig import CONFIG, Rig
+from tests.support.rig import CONFIG, NEXT_HOP6, Rig
 
 ROUTES = {"2001:db8:ffff::1/128", "2001:db8:ffff::2/128",
           "192.0.2.0/24", "198.18.0.0/30", "203.0.113.0/29"}  # fmt: skip
@@ -173,6 +173,22 @@ def test_the_switch_dies_and_comes_back(network: Network) -> None:
     wait_for("it is announced again", network.announced, 30)
 
 
+def test_a_switch_that_does_not_know_the_way_to_lwb4s_is_not_announced(network: Network) -> None:
+    """A new Open vSwitch has yet to learn where its IPv6 next hop is, and would drop packets."""
+    ovs, router = network.rig.ovs, network.rig.routers["6"]
+    run("ip", "-n", router, "addr", "del", f"{NEXT_HOP6}/64", "dev", "wire6")
+    ovs.kill("ovs-vswitchd")
+    assert network.seconds_until("withdrawn") < 2
+    ovs.start_switch()
+    network.rig.lw4o6("switch", "up")
+    ovs.reconnect("br0")
+    obstacle = f"the IPv6 next hop {NEXT_HOP6} does not answer"
+    wait_for("that is what keeps it", lambda: network.failover()["obstacle"] == obstacle, 30)
+    assert network.withdrawn()
+    run("ip", "-n", router, "addr", "add", f"{NEXT_HOP6}/64", "dev", "wire6", "nodad")
+    wait_for("it is announced again", network.announced, 30)
+
+
 def test_a_controller_that_is_told_to_end_withdraws_and_leaves_nothing(network: Network) -> None:
     pid = network.exabgp()
     network.rig.controller.terminate()
@@ -195,13 +211,13 @@ def keeping() -> Iterator[Network]:
 
 
 def test_routes_can_be_kept_without_a_controller(keeping: Network) -> None:
-    pid = keeping.exabgp()
+    pid, before = keeping.exabgp(), keeping.bird.routes()
     keeping.rig.controller.kill()
     time.sleep(1)  # nothing is to happen, which takes its time
     assert keeping.announced()
     keeping.rig.controller.start()
     wait_for("the controller has found it", lambda: _speaks(keeping), 20)
-    assert keeping.announced()
+    assert keeping.bird.routes() == before  # not withdrawn for a moment, either
     assert keeping.exabgp() == pid
     keeping.rig.controller.rest("POST", "/v1/switches/lwaftr1/drain")
     assert keeping.seconds_until("withdrawn") < 2

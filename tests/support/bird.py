@@ -57,14 +57,14 @@ class Bird:
         return done.stdout
 
     def routes(self) -> dict[str, dict[str, str]]:
-        """What was learnt, with its attributes."""
+        """What was learnt, with its attributes, and ``since`` when."""
         found: dict[str, dict[str, str]] = {}
         prefix = ""
         for line in self.ask("show", "route", "all").splitlines():
             start = re.match(r"([0-9a-f.:]+/\d+)\s", line)
             if start:
                 prefix = str(ip_network(start[1]))
-                found[prefix] = {}
+                found[prefix] = {"since": line.partition("[")[2].partition("]")[0]}
             attribute = re.match(r"\s+BGP\.(\w+): (.*)", line)
             if attribute and prefix:
                 found[prefix][attribute[1]] = attribute[2].strip()

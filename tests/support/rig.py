@@ -55,6 +55,7 @@ class Rig:
 
     def __init__(self, config: str = CONFIG, *, resolved: bool = True) -> None:
         self._exits = contextlib.ExitStack()
+        self.routers: dict[str, str] = {}
         self._instance: Instance | None = None
         self._counted = -1  # how many frames had been sent when the counters were last read
         try:
@@ -81,7 +82,7 @@ class Rig:
 
     def _wire(self, side: str, nic_mac: str, router_mac: str, address: str) -> Wire:
         """A NIC of the lwAFTR, and a router in a namespace of its own at the other end."""
-        router = self._exits.enter_context(namespace())
+        self.routers[side] = router = self._exits.enter_context(namespace())
         if side == "6":
             self.router = router
         # No duplicate address detection, and no IPv6 where only IPv4 is at home.
