@@ -13,7 +13,10 @@ from topo.lwb4.refusal import Flow
 from topo.lwb4.softwire import Softwire
 
 _SECONDS = 10
-_ALREADY_SO = re.compile("File exists|No such (file|process)")
+_ALREADY_SO = re.compile(
+    "File exists|No such (file|process)|Address not found|FIB table does not exist|Command failed"
+)
+"""What ``ip`` says of what is there already, or is not there any more."""
 _PROTOCOLS = {6: "tcp", 17: "udp"}
 
 
@@ -34,9 +37,7 @@ class Kernel:
         """Make the softwire, or what there is not yet of it. What is there goes on working."""
         self._nft(self.tunnel, softwire.tunnel_rules(self.softwire))
         for command in softwire.tunnel_commands(self.softwire):
-            done = self._popen(self.tunnel, ("ip", *command), None)
-            if done.returncode and not _ALREADY_SO.search(done.stderr):
-                raise KernelError(f"ip {' '.join(command)}: {done.stderr.strip()}")
+            _check(self._popen(self.tunnel, ("ip", *command), None))
 
     def hardware_address(self) -> bytes:
         """Of the interface to the access network."""
@@ -48,10 +49,8 @@ class Kernel:
         differs are forgotten: their next packets are translated anew, and hosts learn from the
         other end's reset that they are over."""
         before, after = (None if lease is None else lease.ipv4 for lease in (old, new))
-        for command in softwire.tunnel_address(before, after):
-            self._run(self.tunnel, "ip", *command)
-        for command in softwire.translator_address(before, after):
-            self._run(self.translator, "ip", *command)
+        self._ipv4(self.tunnel, softwire.tunnel_address(before, after))
+        self._ipv4(self.translator, softwire.translator_address(before, after))
         self._nft(self.translator, napt.ruleset(new, self.forward))
         if old is not None and old != new:
             self._forget(old)
@@ -70,6 +69,11 @@ class Kernel:
             element = f"{flow.ipv4} . {protocol} . {flow.port} . {flow.peer} . {flow.peer_port}"
         command = ("nft", "get", "element", "ip", softwire.TABLE, name, f"{{ {element} }}")
         return self._popen(self.tunnel, command, None).returncode == 0
+
+    def _ipv4(self, namespace: str | None, commands: list[list[str]]) -> None:
+        """Give all commands to one ``ip``: this is what hosts wait for when the address changes."""
+        text = "".join(f"{' '.join(command)}\n" for command in commands)
+        _check(self._popen(namespace, ("ip", "-force", "-batch", "-"), text))
 
     def _nft(self, namespace: str | None, rules: str) -> None:
         self._run(namespace, "nft", "-f", "-", text=rules)
@@ -90,3 +94,10 @@ class Kernel:
         return subprocess.run(
             [*enter, *command], input=text, capture_output=True, text=True, timeout=_SECONDS
         )
+
+
+def _check(done: subprocess.CompletedProcess[str]) -> None:
+    """Raise KernelError unless ``ip`` has done everything, or had no need to."""
+    said = [line for line in done.stderr.splitlines() if not _ALREADY_SO.search(line)]
+    if done.returncode and said:
+        raise KernelError(f"ip: {' '.join(said)}")
