@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from bench import changes, dataplane, programming, restart
+from bench import changes, dataplane, programming, provisioning, restart
 from bench.rig import OUTPUT, Result
 
 BENCHMARKS: dict[str, Callable[[], Result]] = {
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[], Result]] = {
     "programming": programming.measure,
     "changes": changes.measure,
     "restart": restart.measure,
+    "provisioning": provisioning.measure,
 }
 
 

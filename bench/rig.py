@@ -113,7 +113,7 @@ class Rig:
 
 
 @contextlib.contextmanager
-def lwaftr(count: int) -> Iterator[Rig]:
+def lwaftr(count: int, config: str = CONFIG) -> Iterator[Rig]:
     """A whole lwAFTR with ``count`` bindings in its store, its controller not yet started."""
     with contextlib.ExitStack() as undo:
         ovs = Ovs()
@@ -127,7 +127,7 @@ def lwaftr(count: int) -> Iterator[Rig]:
         run("ip", "-n", outside, "addr", "add", "198.51.100.254/24", "dev", "wire4")
         run("ip", "-n", outside, "addr", "add", "2001:db8:1::fe/64", "dev", "wire6", "nodad")
         discard(outside, "wire6", "wire4")
-        controller = Controller(ovs, CONFIG)
+        controller = Controller(ovs, config)
         undo.callback(controller.kill)
         store = Store(f"sqlite:///{ovs.directory}/bindings.sqlite")
         store.save(bindings(count), [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 from collections.abc import Iterator
 from functools import partial
@@ -211,7 +210,7 @@ def test_killed_and_started_again_it_goes_on(rig: Lwb4, far: Far) -> None:
 
 
 def test_a_clean_stop_gives_the_lease_back_and_closes_the_door(rig: Lwb4, far: Far) -> None:
-    rig.kill(signal.SIGTERM)
+    rig.terminate()
     found = far.request()
     assert found is not None
     request, _ = found

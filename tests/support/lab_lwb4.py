@@ -129,6 +129,10 @@ class Lwb4:
     def wait_until_bound(self, ipv4: str) -> None:
         wait_for(f"the lwB4 has {ipv4}", lambda: self.status()["ipv4"] == ipv4)
 
+    def terminate(self) -> None:
+        """Tell it to end, and wait until it has."""
+        self.kill(signal.SIGTERM)
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         if self._process is not None:
             self._process.send_signal(number)
