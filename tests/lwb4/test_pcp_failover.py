@@ -65,14 +65,6 @@ class Lwaftr(Rig):
         found: list[dict[str, Any]] = self.controller.rest("GET", "/v1/bindings")[1]["bindings"]
         return found
 
-    def arrived(self, text: bytes, timeout: float = 3.0) -> Packet | None:
-        """The packet with this payload that reaches the Internet."""
-        for frame in frames(self.wire4, 100, timeout):
-            packet = Ether(frame).payload
-            if UDP in packet and bytes(packet[UDP].payload) == text:
-                return packet
-        return None
-
     def from_internet(self, packet: Packet) -> None:
         self.wire4.send(bytes(Ether(src=ROUTER4, dst=NIC4) / packet))
 
@@ -89,13 +81,22 @@ def network() -> Iterator[tuple[Lwaftr, Lwb4]]:
         yield lwaftr, lwb4
 
 
-def crosses(lwaftr: Lwaftr, sender: Socket, text: bytes) -> Packet:
+def arrived(lwaftr: Rig, text: bytes, timeout: float) -> Packet | None:
+    """The packet with this payload that reaches the Internet."""
+    for frame in frames(lwaftr.wire4, 100, timeout):
+        packet = Ether(frame).payload
+        if UDP in packet and bytes(packet[UDP].payload) == text:
+            return packet
+    return None
+
+
+def crosses(lwaftr: Rig, sender: Socket, text: bytes) -> Packet:
     """Send, until it gets through: what arrives in the Internet."""
     found: list[Packet] = []
 
     def through() -> bool:
         sender.send(text)
-        packet = lwaftr.arrived(text, 0.3)
+        packet = arrived(lwaftr, text, 0.3)
         if packet is not None:
             found.append(packet)
         return packet is not None
