@@ -146,3 +146,11 @@ class FailoverBuilder(Builder):
                 f"lwB4 {sub.number} has a binding",
                 partial(reprovision.history, self.directory, sub),
             )
+
+    def provisioning_messages(self) -> int:
+        """How many messages lwB4s have exchanged so far to get their bindings."""
+        return sum(
+            binding["messages"]
+            for sub in self.lab.subscribers
+            for binding in reprovision.history(self.directory, sub)
+        )

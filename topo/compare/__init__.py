@@ -1,0 +1,1 @@
+"""The comparison of the failover mechanisms, measured: the table of the slides, with figures."""
