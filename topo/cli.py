@@ -12,8 +12,9 @@ from enum import StrEnum
 from typing import TypeVar
 
 from ryu_lw4o6.core.settings import Datapath, Failover
-from topo import demo, status
+from topo import status
 from topo.build import Builder
+from topo.demo.run import run_demo
 from topo.failover import faults
 from topo.failover.build import FailoverBuilder
 from topo.failover.plan import FailoverLab, Mode, Shared
@@ -71,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
             )  # fmt: skip
         if function is _up:
             _add_failover(command)
+        if function is _demo:
+            command.add_argument(
+                "--without-failover", dest="failover", action="store_false",
+                help="show one lwAFTR only",
+            )  # fmt: skip
     for name, function, text in (
         ("fail", _fail, "let an lwAFTR of the failover lab fail"),
         ("recover", _recover, "mend it; safe to run again"),
@@ -172,7 +178,8 @@ def _down(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    return demo.run(Builder(Lab(f"{args.name}-demo", datapath=args.datapath, tunnel=args.tunnel)))
+    lab = Lab(f"{args.name}-demo", datapath=args.datapath, tunnel=args.tunnel)
+    return run_demo(Builder(lab), failover=args.failover)
 
 
 def _standing(args: argparse.Namespace) -> Builder:

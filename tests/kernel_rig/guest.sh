@@ -6,4 +6,4 @@ export LW4O6_LAB_PATIENCE=6 # the machine may be emulated
 for module in openvswitch vport-gre ip6_tunnel cls_bpf sch_ingress nft_masq; do
     modprobe "$module"
 done
-.venv/bin/lw4o6-lab demo --datapath system --tunnel ipip6
+.venv/bin/lw4o6-lab demo --datapath system --tunnel ipip6 --without-failover

@@ -256,7 +256,7 @@ class Traffic:
 
         begin()
         self._words.append(word)
-        self._ends.callback(lambda: [end.close() for end in state.values()])
+        self._ends.callback(lambda: list(map(socket.socket.close, state.values())))
 
     def _answer(self, node: str) -> None:
         """A host behind an lwB4 that sends back whatever comes by the forwarded port."""

@@ -14,7 +14,7 @@ from topo.failover import reprovision
 from topo.failover.database import Database
 from topo.failover.plan import ROUTERS, FailoverLab, database_url
 from topo.nodes import wait_for
-from topo.plan import ANYCAST, Site
+from topo.plan import ANYCAST, Site, Subscriber
 
 BIRD, BIRDC = "/usr/sbin/bird", "/usr/sbin/birdc"
 
@@ -102,6 +102,15 @@ class FailoverBuilder(Builder):
     def anycast_ways(self) -> list[str]:
         """The lwAFTRs that softwire packets reach now."""
         return self.ways("access", IPv6Network(ANYCAST))
+
+    def way_of(self, sub: Subscriber) -> str:
+        """The lwAFTR that an lwB4's packets reach now; nothing if none."""
+        done = self.run(
+            "access", "ip", "-6", "-j", "route", "get", str(ANYCAST), "from", str(sub.lwb4),
+            "iif", f"sub{sub.number}", check=False,
+        )  # fmt: skip
+        hops = [route.get("gateway") for route in json.loads(done.stdout or "[]")]
+        return next((s.name for s in self.lab.sites if str(s.ipv6.ip) in hops), "")
 
     def converged(self) -> bool:
         """Whether both lwAFTRs announce, and both routers send packets where they should."""

@@ -1,4 +1,4 @@
-"""``make demo``: the lab does the lwAFTR's work before one's eyes, and every claim is checked."""
+"""One lwAFTR: bindings, spoofing, restarts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from topo.build import Builder
+from topo.demo.checks import Chapter, Checks, yes
 from topo.nodes import LabError, wait_for
 from topo.plan import SERVER, Subscriber
 
@@ -23,25 +22,25 @@ _PINGS = 20
 _PINGS_PER_SECOND = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    what: str
-    seen: str
-    ok: bool
+class Basics:
+    """Chapters on a lab with one lwAFTR."""
 
-
-class Demo:
-    """``checks`` grows as the demo goes on."""
-
-    def __init__(self, builder: Builder) -> None:
+    def __init__(self, builder: Builder, checks: Checks) -> None:
         self.lab = builder
-        self.checks: list[Check] = []
         self.lwaftr = builder.lwaftr
+        self.check = checks.add
         self.subs = builder.lab.subscribers
 
-    def check(self, what: str, seen: str, ok: bool) -> None:
-        self.checks.append(Check(what, seen, ok))
-        print(f"   {'ok' if ok else 'FAILED':<7} {what}: {seen}", flush=True)
+    @property
+    def chapters(self) -> tuple[Chapter, ...]:
+        return (
+            ("A binding makes the difference", self.binding_is_made),
+            ("Three subscribers at once: pages, ping, iperf3", self.everybody_at_once),
+            ("Spoofing", self.spoofing_is_dropped),
+            ("A binding is removed and made again", self.binding_is_removed),
+            ("The controller dies", self.controller_is_killed),
+            ("Open vSwitch dies", self.switch_is_killed),
+        )
 
     # --- chapters ---
 
@@ -59,7 +58,7 @@ class Demo:
         after = self._fetches(sub)
         self.check(
             "subscriber 1 reaches the Internet only with it",
-            f"page before: {_yes(before)}, after: {_yes(after)}", after and not before,
+            f"page before: {yes(before)}, after: {yes(after)}", after and not before,
         )  # fmt: skip
 
     def everybody_at_once(self) -> None:
@@ -147,12 +146,12 @@ class Demo:
         gone, kept = self._fetches(sub), self._fetches(other)
         self.check(
             "binding removed over REST",
-            f"HTTP {status}; page for subscriber 1: {_yes(gone)}, for subscriber 2: {_yes(kept)}",
+            f"HTTP {status}; page for subscriber 1: {yes(gone)}, for subscriber 2: {yes(kept)}",
             status == 204 and kept and not gone,
         )  # fmt: skip
         status, _ = self.lwaftr.rest("POST", "/v1/bindings?wait=applied", self._json(sub))
         back = self._fetches(sub)
-        self.check("and made again", f"HTTP {status}; page: {_yes(back)}", status == 201 and back)
+        self.check("and made again", f"HTTP {status}; page: {yes(back)}", status == 201 and back)
 
     def controller_is_killed(self) -> None:
         """kill -9 under traffic: the switch forwards on, the binding made over REST survives."""
@@ -181,7 +180,7 @@ class Demo:
         wait_for("the switch is reconciled", lwaftr.ready, 30)
         back = all(self._fetches(sub) for sub in self.subs)
         self.check("Open vSwitch killed (kill -9) and restarted",
-                   f"page for every subscriber: {_yes(back)}", back)  # fmt: skip
+                   f"page for every subscriber: {yes(back)}", back)  # fmt: skip
 
     # --- helpers ---
 
@@ -218,48 +217,3 @@ def _loss(process: subprocess.Popen[str]) -> int:
     if found is None:
         raise LabError(f"ping: {text.strip()[-200:]}")
     return int(found.group(1)) - int(found.group(2))
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
-
-
-def run(builder: Builder) -> int:
-    """Build the lab, show everything, take it down. Returns 0 when every check was met."""
-    started = time.monotonic()
-    demo = Demo(builder)
-    chapters: tuple[tuple[str, Callable[[], None]], ...] = (
-        ("A binding makes the difference", demo.binding_is_made),
-        ("Three subscribers at once: pages, ping, iperf3", demo.everybody_at_once),
-        ("Spoofing", demo.spoofing_is_dropped),
-        ("A binding is removed and made again", demo.binding_is_removed),
-        ("The controller dies", demo.controller_is_killed),
-        ("Open vSwitch dies", demo.switch_is_killed),
-    )
-    print(f"== Building the lab ({builder.lab.name})", flush=True)
-    failure = ""
-    try:
-        builder.down()
-        builder.up(lambda text: print(f"   {text}", flush=True))
-        for number, (title, chapter) in enumerate(chapters, 1):
-            print(f"== {number}/{len(chapters)} {title}", flush=True)
-            chapter()
-    except (LabError, subprocess.SubprocessError) as error:
-        failure = str(error)
-    except KeyboardInterrupt:
-        failure = "interrupted"
-    worked = not failure and all(check.ok for check in demo.checks)
-    builder.down(keep_logs=not worked)
-    print(f"\n{'RESULT':<8} {'WHAT':<62} SEEN")
-    for check in demo.checks:
-        print(f"{'ok' if check.ok else 'FAILED':<8} {check.what:<62} {check.seen}")
-    seconds = time.monotonic() - started
-    if worked:
-        print(
-            f"\nIt works: {len(demo.checks)} of {len(demo.checks)} checks met in {seconds:.0f} s."
-        )
-        return 0
-    print(
-        f"\nIt does NOT work{': ' + failure if failure else ''}. Logs are in {builder.directory}."
-    )
-    return 1

@@ -1,0 +1,130 @@
+"""Two lwAFTRs: every way to fail, load shared by ECMP, and the comparison of the mechanisms."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from ryu_lw4o6.core.settings import Failover
+from topo.compare import report, table
+from topo.compare.measure import Measured, losses, outage_of
+from topo.compare.run import compare
+from topo.compare.statistics import percentile, shown
+from topo.compare.traffic import Traffic
+from topo.demo.checks import Checks
+from topo.failover import faults
+from topo.failover.build import FailoverBuilder
+from topo.failover.faults import How, Role
+from topo.failover.plan import FailoverLab, Mode, Shared
+from topo.plan import subscribers
+
+REPORT = Path("build")
+_AWAY, _SETTLE = 0.7, 0.5
+"""Seconds for which an lwAFTR stays away at least, and for which traffic is watched afterwards."""
+_MOST_OUTAGE = 1.0
+"""Seconds. BGP and the lwAFTR take a few hundredths; the machine may be busy."""
+_WHAT = {
+    How.KILL: "it dies: kill -9 of everything on it",
+    How.LINK: "its cables are cut",
+    How.SWITCH: "Open vSwitch dies",
+    How.CONTROLLER: "ryu-manager dies",
+    How.DRAIN: "it is drained for maintenance",
+}
+
+
+def active_backup(name: str) -> FailoverBuilder:
+    return FailoverBuilder(FailoverLab(name, subscribers(3), mechanism=Failover.DATA_PACKET))
+
+
+def active_active(name: str) -> FailoverBuilder:
+    return FailoverBuilder(
+        FailoverLab(name, subscribers(6), mode=Mode.ACTIVE_ACTIVE, store=Shared.POSTGRESQL)
+    )
+
+
+def every_way_to_fail(lab: FailoverBuilder, checks: Checks) -> None:
+    """Active and backup, with the data-packet trigger."""
+    with Traffic(lab, lab.lab.subscribers) as traffic:
+        traffic.wait_flowing()
+        for how in How:
+            began = time.monotonic()
+            faults.fail(lab, Role.PRIMARY, how)
+            time.sleep(_AWAY)
+            used = lab.anycast_ways
+            mending = time.monotonic()
+            faults.recover(lab, Role.PRIMARY)
+            time.sleep(_SETTLE)
+            seen, ok = _seen(traffic, began, mending)
+            if how is How.DRAIN:
+                ok = ok and not losses(list(traffic.streams.values()), began, time.monotonic())[0]
+            checks.add(_WHAT[how], seen, ok and used == ["lwaftr2"])
+
+
+def load_is_shared(lab: FailoverBuilder, checks: Checks) -> None:
+    """Both active, with one store."""
+    first, second = lab.lab.sites
+    with Traffic(lab, lab.lab.subscribers) as traffic:
+        traffic.wait_flowing()
+        ways = [lab.way_of(sub) for sub in lab.lab.subscribers]
+        shares = [ways.count(site.name) for site in lab.lab.sites]
+        checks.add(
+            "routers share lwB4s out by the outer IPv6 header (ECMP)",
+            f"{shares[0]} of {len(ways)} by {first.name}, {shares[1]} by {second.name}",
+            sum(shares) == len(ways) and all(shares),
+        )
+        began = time.monotonic()
+        faults.fail(lab, Role.BACKUP, How.KILL)
+        time.sleep(_AWAY)
+        used = lab.anycast_ways
+        mending = time.monotonic()
+        faults.recover(lab, Role.BACKUP)
+        time.sleep(_SETTLE)
+        seen, ok = _seen(traffic, began, mending)
+        checks.add("one of them dies, and comes back", seen, ok and used == [first.name])
+
+
+def comparison(name: str, checks: Checks) -> None:
+    """Of the mechanisms, as on the slides."""
+    found = compare(name, lambda text: print(f"   {text}", flush=True))
+    print()
+    for line in table.lines(found):
+        print(f"   {line}".rstrip())
+    baseline, icmpv6, data_packet = found[:3]
+    checks.add(
+        "without a mechanism there is no service until the primary is back",
+        f"outage {_p50(baseline)}", not table.restored(baseline),
+    )  # fmt: skip
+    checks.add(
+        "ICMPv6 trigger: service goes on, under another address",
+        f"outage {_p50(icmpv6)}, {icmpv6.failover.outbound} of {icmpv6.busy} connections survived",
+        table.restored(icmpv6) and icmpv6.failover.renumbered == icmpv6.busy,
+    )
+    checks.add(
+        "data-packet trigger: service goes on, connections and all",
+        f"outage {_p50(data_packet)}, {data_packet.failover.outbound} of {data_packet.busy} "
+        "connections survived",
+        table.restored(data_packet)
+        and data_packet.failover.renumbered == 0
+        and data_packet.failover.outbound == data_packet.failover.inbound == data_packet.busy,
+    )
+    page, plot, _ = report.write(found, REPORT)
+    checks.add("report and plot", f"{page.absolute()}, {plot.name} beside it", page.exists())
+
+
+def _seen(traffic: Traffic, began: float, mending: float) -> tuple[str, bool]:
+    """What subscribers saw of a failover and of the return, and whether they can live with it."""
+    now = time.monotonic()
+    streams = traffic.streams.values()
+    away = max(outage_of(stream, began, mending, now) for stream in streams)
+    back = max(outage_of(stream, mending, now, now) for stream in streams)
+    survived = sum(c.survived(began, now) for c in traffic.connections)
+    count = len(traffic.connections)
+    return (
+        f"outage {shown(away)} at most, {shown(back)} at the return; {survived} of {count} TCP "
+        "connections survived",
+        max(away, back) < _MOST_OUTAGE and survived == count,
+    )
+
+
+def _p50(measured: Measured) -> str:
+    return shown(percentile(measured.failover.outages, 50))
