@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import fields
 from pathlib import Path
 
@@ -38,6 +39,19 @@ def test_the_example_is_right() -> None:
     settings = load(EXAMPLE)
     assert len(settings.bindings) == 4
     assert settings.instances[0].name == "lwaftr1"
+
+
+def test_the_failover_examples_are_a_pair() -> None:
+    one, two = (load(EXAMPLE.with_name(f"failover-lwaftr{n}.yaml")) for n in (1, 2))
+    (first,), (second,) = one.instances, two.instances
+    assert first.aftr_addresses == second.aftr_addresses
+    assert one.prefixes == two.prefixes
+    assert one.supporting_system == two.supporting_system
+    assert first.announce is not None
+    assert second.announce is not None
+    assert first.announce.local_preference > second.announce.local_preference
+    bird = ["/usr/sbin/bird", "-p", "-c", str(EXAMPLE.with_name("bird-access.conf"))]
+    assert subprocess.run(bird, capture_output=True).returncode == 0
 
 
 def test_the_pipeline_page_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ def compare(
     """``name`` is the labs'. Each is taken down when it has been measured. Raises LabError."""
     found = []
     for run in runs:
+        _say(say, run, run.how)
         lab = FailoverBuilder(run.lab(name))
         lab.down()
         try:

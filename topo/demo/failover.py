@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from pathlib import Path
 
@@ -24,11 +25,11 @@ _AWAY, _SETTLE = 0.7, 0.5
 _MOST_OUTAGE = 1.0
 """Seconds. BGP and the lwAFTR take a few hundredths; the machine may be busy."""
 _WHAT = {
-    How.KILL: "it dies: kill -9 of everything on it",
-    How.LINK: "its cables are cut",
-    How.SWITCH: "Open vSwitch dies",
-    How.CONTROLLER: "ryu-manager dies",
-    How.DRAIN: "it is drained for maintenance",
+    How.KILL: "the primary dies: kill -9 of everything on it",
+    How.LINK: "the primary's cables are cut",
+    How.SWITCH: "the primary's Open vSwitch dies",
+    How.CONTROLLER: "the primary's ryu-manager dies",
+    How.DRAIN: "the primary is drained for maintenance",
 }
 
 
@@ -80,18 +81,18 @@ def load_is_shared(lab: FailoverBuilder, checks: Checks) -> None:
         faults.recover(lab, Role.BACKUP)
         time.sleep(_SETTLE)
         seen, ok = _seen(traffic, began, mending)
-        checks.add("one of them dies, and comes back", seen, ok and used == [first.name])
+        checks.add("the second lwAFTR dies, and comes back", seen, ok and used == [first.name])
 
 
 def comparison(name: str, checks: Checks) -> None:
     """Of the mechanisms, as on the slides."""
-    found = compare(name, lambda text: print(f"   {text}", flush=True))
+    found = compare(name, _say)
     print()
     for line in table.lines(found):
         print(f"   {line}".rstrip())
     baseline, icmpv6, data_packet = found[:3]
     checks.add(
-        "without a mechanism there is no service until the primary is back",
+        "no mechanism: no service until the primary is back",
         f"outage {_p50(baseline)}", not table.restored(baseline),
     )  # fmt: skip
     checks.add(
@@ -108,7 +109,11 @@ def comparison(name: str, checks: Checks) -> None:
         and data_packet.failover.outbound == data_packet.failover.inbound == data_packet.busy,
     )
     page, plot, _ = report.write(found, REPORT)
-    checks.add("report and plot", f"{page.absolute()}, {plot.name} beside it", page.exists())
+    checks.add("report and plot", f"{page}, {plot}", page.exists())
+
+
+def _say(text: str) -> None:
+    print(textwrap.indent(textwrap.fill(text, 100), "   "), flush=True)
 
 
 def _seen(traffic: Traffic, began: float, mending: float) -> tuple[str, bool]:
