@@ -1,9 +1,16 @@
 #!/usr/bin/env bash
-# Inside the virtual machine, as root: the whole demo on the kernel datapath.
+# Inside the virtual machine, as root: the whole demo on the kernel datapath, and what real hosts see.
 set -euo pipefail
 export LW4O6_LAB_PATIENCE=6 # the machine may be emulated
 
 for module in openvswitch vport-gre ip6_tunnel cls_bpf sch_ingress nft_masq; do
     modprobe "$module"
 done
-.venv/bin/lw4o6-lab demo --datapath system --tunnel ipip6 --without-failover
+(($#)) || set -- demo conformance
+for part; do
+    case $part in
+    demo) .venv/bin/lw4o6-lab demo --datapath system --tunnel ipip6 ;;
+    conformance) .venv/bin/python -m tests.kernel_rig.conformance ;;
+    *) echo "there is no part $part, only demo and conformance" >&2; exit 2 ;;
+    esac
+done

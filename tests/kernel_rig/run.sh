@@ -4,11 +4,14 @@
 # The guest sees this machine's root file system, read-only, below a RAM disk: what it writes is
 # gone at its end. The kernel is only unpacked, into build/kernel-rig.
 #
+# Arguments are the parts to run: demo, conformance; without any, both.
+#
 #   ACCEL=kvm  uses the machine's virtualisation; the default, tcg, works everywhere, 10 times slower
 #   LIMIT=900  is how many seconds it may take
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
+PARTS=("$@")
 ACCEL=${ACCEL:-tcg}
 LIMIT=${LIMIT:-900}
 # Of the features that a newer processor has, many are slow to emulate.
@@ -76,7 +79,7 @@ boot() {
     cat >"$share/run" <<END
 export PATH=$PATH HOME=/root LC_ALL=C.UTF-8
 mkdir -p /usr/lib/modules && ln -sfn '$RIG/kernel/lib/modules/$version' /usr/lib/modules/$version
-cd '$PWD' && exec bash tests/kernel_rig/guest.sh
+cd '$PWD' && exec bash tests/kernel_rig/guest.sh ${PARTS[*]}
 END
     timeout -k 5 "$LIMIT" qemu-system-x86_64 \
         -M pc -accel "$ACCEL" -cpu "$CPU" -m 2048 -smp 2 -nodefaults -display none -no-reboot \
