@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     if os.geteuid() != 0:
         print("lw4o6-lab: network namespaces need root; run it as root", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # by way of "finally"
     try:
         code: int = args.func(args)
         sys.stdout.flush()

@@ -16,7 +16,7 @@ from typing import Any
 
 from topo.compare.measure import AFTER, AWAY, BEFORE, Measured
 from topo.compare.statistics import percentile, rates, shown
-from topo.compare.table import ROWS
+from topo.compare.table import ON_THE_SLIDES, ROWS
 from topo.compare.traffic import INTERVAL
 
 NAME = "failover"
@@ -105,13 +105,14 @@ def _table(found: Sequence[Measured]) -> Iterator[str]:
             group = row.group
             yield f'<tr class="group"><th colspan="{len(found) + 1}">{_text(group)}</th></tr>'
         cells = "".join(f"<td>{_text(row.cell(m))}</td>" for m in found)
-        yield f"<tr><th>{_text(row.label)}</th>{cells}</tr>"
+        kind = ' class="slides"' if row.label == ON_THE_SLIDES else ""
+        yield f"<tr{kind}><th>{_text(row.label)}</th>{cells}</tr>"
     yield "</tbody>"
 
 
 def _environment() -> str:
     version = subprocess.run(["ovs-vswitchd", "--version"], capture_output=True, text=True)
-    switch = version.stdout.split("\n")[0].replace("ovs-vswitchd ", "")
+    switch = version.stdout.split("\n")[0].replace("ovs-vswitchd (Open vSwitch)", "Open vSwitch")
     return (
         f"Linux {platform.release()}, {os.cpu_count()} processors, {switch}, "
         f"Python {platform.python_version()}"
@@ -140,6 +141,7 @@ _PAGE = """\
  thead th {{ border-bottom: 2px solid #222; }}
  tbody th {{ font-weight: normal; color: #555; width: 24%; }}
  tr.group th {{ font-weight: bold; color: #222; padding-top: 1.1rem; border-bottom-color: #999; }}
+ tr.slides td {{ color: #555; font-style: italic; }}
  img {{ max-width: 100%; }}
  .note {{ color: #666; }}
 </style>

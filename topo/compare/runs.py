@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ryu_lw4o6.core.settings import Failover
 from topo.failover.plan import FailoverLab
@@ -13,6 +13,14 @@ BUSY = 8
 """Subscribers with traffic. One more is silent."""
 
 
+class Claims(NamedTuple):
+    """What the slides say of a mechanism, by their table's rows."""
+
+    pools: str = "-"
+    impact: str = "-"
+    cost: str = "-"
+
+
 @dataclass(frozen=True)
 class Run:
     """One column of the comparison. ``options`` are the lab's; ``how`` says in a sentence what
@@ -20,6 +28,7 @@ class Run:
 
     title: str
     how: str
+    claims: Claims
     lwb4: str
     lwaftr: str
     beside: str
@@ -33,6 +42,7 @@ RUNS = (
     Run(
         "No mechanism",
         "The backup drops packets that it has no binding for.",
+        Claims(),
         lwb4="nothing",
         lwaftr="nothing",
         beside="nothing",
@@ -42,6 +52,11 @@ RUNS = (
         "ICMPv6 trigger",
         "The backup answers with ICMPv6 type 1 code 5, and the lwB4 makes a new binding: here over "
         "REST, in the place of PCP or DHCPv4 over DHCPv6.",
+        Claims(
+            "the same or different",
+            "PCP: perhaps another address, nothing from outside; DHCP: can be the same",
+            "ICMP in lwB4 and lwAFTR",
+        ),
         lwb4="react to the ICMPv6 error: provision again, renumber",
         lwaftr="the ICMPv6 error, with a rate limit",
         beside="nothing",
@@ -51,6 +66,11 @@ RUNS = (
         "Data-packet trigger",
         "The backup asks the supporting system, PostgreSQL, whether the lwB4 may use this address "
         "and port set, and makes the binding.",
+        Claims(
+            "must be the same",
+            "the same address, also for connections from outside",
+            "an interface to the supporting system",
+        ),
         lwb4="nothing",
         lwaftr="hold the packet, ask, make the binding, send the packet on",
         beside="a supporting system that knows all bindings",

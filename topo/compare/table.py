@@ -53,14 +53,17 @@ def _address(measured: Measured) -> str:
     return "no" if changed == measured.busy else f"changed for {changed} of {measured.busy}"
 
 
+ON_THE_SLIDES = "on the slides"
 _POOLS, _IMPACT, _COST = (
     "Address pool configuration",
     "Impact on applications",
     "Implementation requirement",
 )
 ROWS: tuple[Row, ...] = (
+    Row(_POOLS, ON_THE_SLIDES, lambda m: m.run.claims.pools),
     Row(_POOLS, "IPv4 prefixes of the lwAFTRs",
         lambda m: "each has its own" if m.own_pools else "both have the same"),
+    Row(_IMPACT, ON_THE_SLIDES, lambda m: m.run.claims.impact),
     Row(_IMPACT, "outage, p50 / p99 of all streams", _at_failover),
     Row(_IMPACT, "packets lost while primary is away", lambda m: _lost(m.failover)),
     Row(_IMPACT, "public IPv4 address kept", _address),
@@ -76,6 +79,7 @@ ROWS: tuple[Row, ...] = (
     Row(_IMPACT, "TCP that survived the return",
         lambda m: f"{m.back.outbound + m.back.inbound} of {2 * m.busy}" if restored(m) else "-"),
     Row(_IMPACT, "packets that arrived twice", lambda m: str(m.duplicates)),
+    Row(_COST, ON_THE_SLIDES, lambda m: m.run.claims.cost),
     Row(_COST, "on the lwB4", lambda m: m.run.lwb4),
     Row(_COST, "on the lwAFTR", lambda m: m.run.lwaftr),
     Row(_COST, "beside them", lambda m: m.run.beside),
