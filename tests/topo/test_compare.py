@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topo.compare import report, table
+from topo.compare.connections import Record
 from topo.compare.measure import Measured, Phase, losses, outage_of
 from topo.compare.runs import BUSY, RUNS
 from topo.compare.statistics import outage, percentile, rates, shown
-from topo.compare.traffic import Connection, Stream
+from topo.compare.traffic import Stream
 from topo.plan import MOST_SUBSCRIBERS
 
 TIMES = st.lists(st.floats(0, 100), max_size=30).map(sorted)
@@ -70,7 +71,7 @@ def test_losses_and_outage_of_a_stream() -> None:
 
 
 def test_a_connection_has_survived_if_it_did_not_break_and_still_works() -> None:
-    working = Connection(1, opened=[0.0], echoes=[n / 10 for n in range(100)])
+    working = Record(opened=[0.0], echoes=[n / 10 for n in range(100)])
     assert working.survived(2, 9)
     assert not replace(working, broken=[3.0]).survived(2, 9)
     assert replace(working, broken=[1.0]).survived(2, 9)  # opened again before

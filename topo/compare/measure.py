@@ -99,8 +99,8 @@ def measure(lab: FailoverBuilder, run: Run, say: Callable[[str], None]) -> Measu
         return Phase(
             [outage_of(stream, since, until, ended) for stream in streams],
             *losses(streams, since, end),
-            outbound=sum(c.survived(since, end) for c in traffic.outbound.values()),
-            inbound=sum(c.survived(since, end) for c in traffic.inbound.values()),
+            outbound=sum(c.survived(since, end) for c in traffic.outbound),
+            inbound=sum(c.survived(since, end) for c in traffic.inbound),
             renumbered=sum(
                 any(since <= when < end for when, _ in seen) for seen in traffic.addresses.values()
             ),

@@ -13,11 +13,13 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address
 
 from topo import echo
+from topo.compare.connections import WORD, Answerer, Record, Talker
 from topo.nodes import Nodes, wait_for
 from topo.plan import INBOUND_PORT, SERVER, Subscriber
 
@@ -27,11 +29,6 @@ _WORDS_EVERY = 2
 """Connections carry a word with every second packet."""
 _UDP_PORT = 9000
 _NUMBER = struct.Struct("!HI")
-_WORD = b"lw4over6"
-_REOPEN_SECONDS = 0.3
-_SILENCE_SECONDS = 1.0
-
-Call = Callable[[], None]
 
 
 @dataclass
@@ -50,24 +47,6 @@ class Stream:
         return _NUMBER.pack(self.subscriber, len(self.sent) - 1)
 
 
-@dataclass
-class Connection:
-    """A TCP connection on which every word comes back; opened anew when it breaks."""
-
-    subscriber: int
-    opened: list[float] = field(default_factory=list)
-    broken: list[float] = field(default_factory=list)
-    echoes: list[float] = field(default_factory=list)
-
-    def works(self, at: float) -> bool:
-        """Whether words came back in the second before."""
-        return any(at - _SILENCE_SECONDS <= when <= at for when in reversed(self.echoes))
-
-    def survived(self, since: float, until: float) -> bool:
-        """Whether it did not break between two times, and works at the end."""
-        return not any(since <= when < until for when in self.broken) and self.works(until)
-
-
 class Traffic:
     """For use as a context: traffic flows inside. ``quiet`` subscribers send nothing."""
 
@@ -77,8 +56,6 @@ class Traffic:
         self.streams: dict[tuple[int, str], Stream] = {
             (sub.number, way): Stream(sub.number, way) for sub in busy for way in ("up", "down")
         }
-        self.outbound = {sub.number: Connection(sub.number) for sub in busy}
-        self.inbound = {sub.number: Connection(sub.number) for sub in busy}
         self.addresses: dict[int, list[tuple[float, IPv4Address]]] = {
             sub.number: [] for sub in busy
         }
@@ -86,22 +63,21 @@ class Traffic:
         self._nodes = nodes
         self._busy = busy
         self._selector = selectors.DefaultSelector()
-        self._todo: list[Call] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
         self._ends = contextlib.ExitStack()
         self._server = self._udp("inet", (str(SERVER), _UDP_PORT))
         self._hosts = {sub.number: self._udp(sub.host) for sub in busy}
         self._far: dict[int, tuple[str, int]] = {}
-        self._words: list[Call] = []
-        self._listen(self._server, self._read_server)
-        for sub in busy:
-            self._listen(self._hosts[sub.number], self._reader(sub.number))
-            here = sub.host
-            self._open(self.outbound[sub.number], here, (str(SERVER), echo.PORT))
-            self._open(self.inbound[sub.number], "inet", (str(sub.ipv4), sub.inbound_port))
+        self._selector.register(self._server, selectors.EVENT_READ, self._read_server)
+        for number, host in self._hosts.items():
+            self._selector.register(host, selectors.EVENT_READ, partial(self._read_host, number))
+        self._outbound = [self._talker(sub.host, (str(SERVER), echo.PORT)) for sub in busy]
+        self._inbound = [self._talker("inet", (str(sub.ipv4), sub.inbound_port)) for sub in busy]
         for sub in (*busy, *quiet):
-            self._answer(sub.host)
+            answerer = Answerer(nodes, self._selector, sub.host, INBOUND_PORT)
+            self._ends.callback(answerer.close)
+        self._stop = threading.Event()
+        self._fault: Exception | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Traffic:
         self._thread.start()
@@ -110,12 +86,24 @@ class Traffic:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._selector.close()
         self._ends.close()
+        self._selector.close()
+        if self._fault is not None:
+            raise self._fault
 
     @property
-    def connections(self) -> list[Connection]:
-        return [*self.outbound.values(), *self.inbound.values()]
+    def outbound(self) -> list[Record]:
+        """One connection of each subscriber, to the Internet."""
+        return [talker.record for talker in self._outbound]
+
+    @property
+    def inbound(self) -> list[Record]:
+        """One connection from the Internet to each subscriber."""
+        return [talker.record for talker in self._inbound]
+
+    @property
+    def connections(self) -> list[Record]:
+        return [*self.outbound, *self.inbound]
 
     def wait_flowing(self) -> None:
         """Until there is traffic both ways, and all connections work. Raises LabError."""
@@ -129,32 +117,32 @@ class Traffic:
             connection.settimeout(seconds)
             try:
                 connection.connect((str(sub.ipv4), sub.inbound_port))
-                connection.sendall(_WORD)
-                return connection.recv(len(_WORD)) == _WORD
+                connection.sendall(WORD)
+                return connection.recv(len(WORD)) == WORD
             except OSError:
                 return False
 
     # --- the loop ---
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:
+            self._fault = error
+
+    def _work(self) -> None:
         due = time.monotonic()
         for tick in itertools.count():
             while (left := due - time.monotonic()) > 0:
-                self._serve(left)
+                for key, _ in self._selector.select(left):
+                    key.data()
             if self._stop.is_set():
                 return
             self._send()
             if tick % _WORDS_EVERY == 0:
-                for word in self._words:
-                    word()
+                for talker in (*self._outbound, *self._inbound):
+                    talker.word()
             due = max(due + INTERVAL, time.monotonic())
-
-    def _serve(self, seconds: float) -> None:
-        for key, _ in self._selector.select(seconds):
-            key.data()
-
-    def _listen(self, where: socket.socket, call: Call, events: int = selectors.EVENT_READ) -> None:
-        self._selector.register(where, events, call)
 
     # --- numbered packets ---
 
@@ -166,6 +154,11 @@ class Traffic:
         if address is not None:
             end.bind(address)
         return end
+
+    def _talker(self, node: str, address: tuple[str, int]) -> Talker:
+        talker = Talker(self._nodes, self._selector, node, address)
+        self._ends.callback(talker.close)
+        return talker
 
     def _send(self) -> None:
         for sub in self._busy:
@@ -188,103 +181,14 @@ class Traffic:
                 if not seen or seen[-1][1] != address:
                     seen.append((time.monotonic(), address))
 
-    def _reader(self, number: int) -> Call:
-        def read() -> None:
-            for data, _ in _datagrams(self._hosts[number]):
-                self._arrived(data, "down")
-
-        return read
+    def _read_host(self, number: int) -> None:
+        for data, _ in _datagrams(self._hosts[number]):
+            self._arrived(data, "down")
 
     def _arrived(self, data: bytes, way: str) -> int:
         subscriber, number = _NUMBER.unpack(data)
         self.streams[subscriber, way].arrivals.append((time.monotonic(), number))
         return int(subscriber)
-
-    # --- connections ---
-
-    def _open(self, connection: Connection, node: str, address: tuple[str, int]) -> None:
-        """Keep a connection open from a node to an address."""
-        state: dict[str, socket.socket] = {}
-        again = 0.0
-
-        def begin() -> None:
-            with self._nodes.inside(node):
-                end = socket.socket()
-            end.setblocking(False)
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            end.connect_ex(address)
-            state["end"] = end
-            self._listen(end, read)
-
-        def close() -> None:
-            nonlocal again
-            end = state.pop("end")
-            self._selector.unregister(end)
-            end.close()
-            again = time.monotonic() + _REOPEN_SECONDS
-
-        def read() -> None:
-            try:
-                data = state["end"].recv(65536)
-            except BlockingIOError:
-                return
-            except OSError:
-                data = b""
-            now = time.monotonic()
-            if data:
-                connection.echoes.append(now)
-            else:
-                if len(connection.opened) > len(connection.broken):
-                    connection.broken.append(now)
-                close()
-
-        def word() -> None:
-            end = state.get("end")
-            if end is None:
-                if time.monotonic() >= again:
-                    begin()
-                return
-            try:
-                end.send(_WORD)
-            except (BlockingIOError, BrokenPipeError, ConnectionResetError):
-                return  # not open yet, full, or about to be read as broken
-            except OSError:
-                close()
-                return
-            if len(connection.opened) == len(connection.broken):
-                connection.opened.append(time.monotonic())
-
-        begin()
-        self._words.append(word)
-        self._ends.callback(lambda: list(map(socket.socket.close, state.values())))
-
-    def _answer(self, node: str) -> None:
-        """A host behind an lwB4 that sends back whatever comes by the forwarded port."""
-        with self._nodes.inside(node):
-            listener = self._ends.enter_context(socket.create_server(("", INBOUND_PORT)))
-        listener.setblocking(False)
-
-        def accept() -> None:
-            with contextlib.suppress(OSError):
-                end, _ = listener.accept()
-                end.setblocking(False)
-                self._ends.enter_context(end)
-                self._listen(end, lambda: give_back(end))
-
-        def give_back(end: socket.socket) -> None:
-            try:
-                data = end.recv(65536)
-                if data:
-                    end.send(data)
-                    return
-            except BlockingIOError:
-                return
-            except OSError:
-                pass
-            self._selector.unregister(end)
-            end.close()
-
-        self._listen(listener, accept)
 
 
 def _datagrams(end: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
