@@ -204,7 +204,7 @@ MARKS = {
     "eth_src 36-37, 41, 43-47": "outer hop limit",
     f"eth_src {Mark.ECHO.bit_length() - 1}": "an ICMP echo",
     f"eth_src {Mark.NO_PORTS.bit_length() - 1}": "ICMP that names no port",
-    f"eth_src {Mark.TOO_BIG.bit_length() - 1}": "larger than a softwire carries whole",
+    f"eth_src {Mark.TOO_BIG.bit_length() - 1}": "larger than a softwire carries whole, with DF",
     "eth_dst 0-7": "outer traffic class",
     "eth_dst 8": "there was an encapsulation limit (RFC 2473 section 4.1.1)",
     "eth_dst, from the rules": "`02:4b:tt:tt:tt:tt`: the br-address, by its CRC-32",

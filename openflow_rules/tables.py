@@ -73,7 +73,7 @@ TABLES: dict[Table, TableDeclaration] = {
         "IPv6 packet sent there that belongs to the softwire port comes back in by that port.",
         frozenset(
             {"in_port", "eth_type", "ipv6_dst", "ip_proto", "icmpv6_type", "ipv6_nd_target"}
-            | {"ipv4_dst"}
+            | {"ipv4_dst", "vlan_vid"}
         ),
         frozenset({Table.UPSTREAM_PORT_SET, Table.DOWNSTREAM_PORT_SET, Table.ARP_LEARN}),
     ),
@@ -184,6 +184,7 @@ class Drop(enum.IntEnum):
     UNCLASSIFIED = 1
     NOT_FOR_US = 2
     SOFTWIRE_NOT_IPV4 = 3
+    TAGGED = 4
     UPSTREAM_NOT_SERVED = 10
     UPSTREAM_NO_BINDING = 11
     UPSTREAM_EXCLUDED_PORT = 12
@@ -210,6 +211,7 @@ DROP_MEANING: dict[Drop, str] = {
     Drop.UNCLASSIFIED: "from an unexpected port or of an unexpected Ethernet type",
     Drop.NOT_FOR_US: "IPv6 to an address that is not the lwAFTR's",
     Drop.SOFTWIRE_NOT_IPV4: "something other than IPv4 in a softwire",
+    Drop.TAGGED: "in a VLAN whose tag the NIC has taken away, so that the shim did not see it",
     Drop.UPSTREAM_NOT_SERVED: "inner source in none of the configured IPv4 prefixes",
     Drop.UPSTREAM_NO_BINDING: "outer source, inner source and port are not those of one binding",
     Drop.UPSTREAM_EXCLUDED_PORT: "inner source port is one that belongs to nobody (A field 0)",
@@ -226,7 +228,7 @@ DROP_MEANING: dict[Drop, str] = {
     Drop.DOWNSTREAM_FRAGMENT: "a non-first fragment to a shared address",
     Drop.DOWNSTREAM_ICMP: "ICMP that names no port (RFC 7596 section 8.1)",
     Drop.DOWNSTREAM_TTL_EXPIRED: "TTL ran out on the way to an lwB4",
-    Drop.DOWNSTREAM_TOO_BIG: "does not fit into the softwire's MTU",
+    Drop.DOWNSTREAM_TOO_BIG: "does not fit into the softwire's MTU, and has DF",
     Drop.INBOUND_ICMP_DISABLED: "ICMP from the Internet while policy forbids it",
     Drop.TO_LWAFTR: "IPv4 to the lwAFTR's own address",
     Drop.ARP_IGNORED: "ARP that asks for none of our addresses",
@@ -278,10 +280,10 @@ class Mark:
 
     The shim writes eth_src of every packet, bit by bit as softwire.bpf.c says: source-side port
     and, of an ICMP error, destination-side port; ``ECHO``, or ``NO_PORTS`` when an ICMP packet
-    names no port; ``TOO_BIG`` when a packet is larger than the softwire MTU (Open vSwitch's own
-    check_pkt_larger would count each packet in the flows of both outcomes). The rest of eth_src,
-    and eth_dst, tell the controller of the outer header. The rules write ``BR_PREFIX`` + br_tag
-    into eth_dst of what they send into the softwire.
+    names no port; ``TOO_BIG`` when a packet with DF is larger than the softwire MTU (Open
+    vSwitch's own check_pkt_larger would count each packet in the flows of both outcomes). The rest
+    of eth_src, and eth_dst, tell the controller of the outer header. The rules write ``BR_PREFIX``
+    + br_tag into eth_dst of what they send into the softwire.
     """
 
     ECHO = 1 << 38

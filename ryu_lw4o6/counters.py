@@ -67,7 +67,13 @@ TO_LWB4 = frozenset(
 """Reasons to drop what came from the Internet, or from another lwB4."""
 
 NOT_TUNNELLED = frozenset(
-    {Drop.UNCLASSIFIED, Drop.NOT_FOR_US, Drop.SOFTWIRE_NOT_IPV4, Drop.ARP_IGNORED}
+    {
+        Drop.UNCLASSIFIED,
+        Drop.NOT_FOR_US,
+        Drop.SOFTWIRE_NOT_IPV4,
+        Drop.TAGGED,
+        Drop.ARP_IGNORED,
+    }
 )
 """Reasons to drop what is neither."""
 

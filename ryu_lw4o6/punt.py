@@ -31,7 +31,7 @@ def icmp_answer(instance: Instance, flow_cookie: int, frame: bytes) -> bytes | N
         return ipv4_error(instance, packet, icmp.UNREACHABLE, icmp.HOST_UNREACHABLE)
     if flow_cookie in _TTL_EXPIRED:
         return ipv4_error(instance, packet, icmp.TIME_EXCEEDED, icmp.TTL_EXCEEDED)
-    if flow_cookie == TOO_BIG and icmp.dont_fragment(packet):
+    if flow_cookie == TOO_BIG:
         return ipv4_error(
             instance, packet, icmp.UNREACHABLE, icmp.FRAGMENTATION_NEEDED, instance.softwire_mtu
         )

@@ -303,7 +303,7 @@ class Session:
         }
         instance = self.instance
         wanted = (instance.ipv6.port, instance.ipv4.port, instance.softwire_port)
-        self.missing_ports = tuple(name for name in wanted if name not in by_name)
+        self.missing_ports = tuple(n for n in dict.fromkeys(wanted) if n not in by_name)
         if self.missing_ports:
             if self.state is not State.WAITING:
                 LOG.error(

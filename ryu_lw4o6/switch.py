@@ -17,12 +17,11 @@ from ryu_lw4o6.core.settings import Datapath, Instance
 from ryu_lw4o6.softwire import shim
 
 DEFAULT_CONTROLLER = "tcp:127.0.0.1:6653"
-HOP_LIMIT = 255
 RECONNECT_SECONDS = 1
 PROBE_SECONDS = 10
 """After so long without a word from the controller Open vSwitch asks, and after as long again
 without an answer it reconnects."""
-_OFFLOADS = ("rx", "tx", "gro", "gso", "tso")
+_OFFLOADS = ("rx", "tx", "gro", "gso", "tso", "rxvlan", "txvlan")
 _OVS_SECONDS = "20"
 
 
@@ -46,9 +45,14 @@ def _sysctl(name: str, value: str, *, may_fail: bool = False) -> Step:
     return _step("sh", "-c", f"echo {value} > /proc/sys/net/{name}", may_fail=may_fail)
 
 
+def _nics(instance: Instance) -> list[str]:
+    """The NICs of both sides, once if they share one."""
+    return list(dict.fromkeys((instance.ipv6.port, instance.ipv4.port)))
+
+
 def prepare_nics(instance: Instance) -> Iterator[Step]:
     """The NICs carry frames for Open vSwitch and nothing of their own."""
-    for nic in (instance.ipv6.port, instance.ipv4.port):
+    for nic in _nics(instance):
         for offload in _OFFLOADS:
             yield _step("ethtool", "-K", nic, offload, "off", may_fail=True)
         # A link-local address on the NIC would make it a tunnel endpoint of Open vSwitch.
@@ -70,15 +74,18 @@ def build_bridge(instance: Instance, hwaddr: str) -> Iterator[Step]:
         "--", "--may-exist", "add-port", bridge, instance.ipv4.port,
         "--", "--may-exist", "add-port", bridge, softwire,
         "--", "set", "interface", softwire, "type=ip6gre", "options:remote_ip=flow",
-        "options:local_ip=flow", f"options:ttl={HOP_LIMIT}",
+        # The shim copies the TOS: inherited here, it would be a part of every datapath flow.
+        "options:local_ip=flow", "options:tos=0", f"options:ttl={instance.ipv6.hop_limit}",
         "--", "set", "interface", bridge, f"mtu_request={local_mtu(instance)}",
     )  # fmt: skip
 
 
 def local_mtu(instance: Instance) -> int:
-    """The kernel's datapath checks a packet's GRE form against LOCAL's MTU, the userspace
-    datapath checks nothing."""
-    return instance.ipv6.mtu + (shim.ADDED if instance.datapath is Datapath.KERNEL else 0)
+    """The kernel's datapath checks a packet's GRE form, before the shim makes fragments of it,
+    against LOCAL's MTU; the userspace datapath checks nothing."""
+    if instance.datapath is Datapath.KERNEL:
+        return shim.nic_mtu(instance)
+    return instance.ipv6.mtu
 
 
 def address_local(instance: Instance) -> Iterator[Step]:
@@ -111,7 +118,7 @@ def connect(instance: Instance, controller: str) -> Iterator[Step]:
 
 def dismantle(instance: Instance) -> Iterator[Step]:
     yield _step("ovs-vsctl", f"--timeout={_OVS_SECONDS}", "--if-exists", "del-br", instance.bridge)
-    for nic in (instance.ipv6.port, instance.ipv4.port):
+    for nic in _nics(instance):
         for offload in _OFFLOADS:
             yield _step("ethtool", "-K", nic, offload, "on", may_fail=True)
         yield _sysctl(f"ipv6/conf/{nic}/disable_ipv6", "0", may_fail=True)
@@ -140,7 +147,7 @@ def _packet_ports(instance: Instance) -> list[str]:
     """The NICs that ovs-vswitchd itself reads."""
     if instance.datapath is Datapath.KERNEL:
         return []
-    return [instance.ipv6.port, instance.ipv4.port]
+    return _nics(instance)
 
 
 def down(instance: Instance) -> None:
@@ -161,7 +168,7 @@ def status(instance: Instance) -> list[tuple[str, str]]:
     buffers: dict[str, int] = {}
     with contextlib.suppress(OSError):
         buffers = receive_buffers.sizes(_packet_ports(instance))
-    for port in (instance.ipv6.port, instance.ipv4.port, instance.softwire_port):
+    for port in (*_nics(instance), instance.softwire_port):
         error = ""
         if port in ports:
             error = _output("ovs-vsctl", "get", "interface", port, "error").strip('"[]')

@@ -27,9 +27,12 @@ from ryu_lw4o6.core.settings import Instance
 LINK_LOCAL = IPv6Network("fe80::/10")
 MULTICAST = IPv6Network("ff00::/8")
 ND_ADVERTISEMENT = 136
+VLAN_PRESENT = 0x1000  # OFPVID_PRESENT
 
 
 def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
+    in_vlan = Match("vlan_vid", VLAN_PRESENT, VLAN_PRESENT)
+    yield drop_flow(Drop.TAGGED, Table.CLASSIFY, Priority.OWN, in_vlan)
     ipv6 = Match("in_port", ports.ipv6), Match("eth_type", ETH_IPV6)
     own = {instance.ipv6.address.ip, *instance.aftr_addresses}
     for address in sorted(own):

@@ -28,6 +28,14 @@ class Datapath(enum.StrEnum):
     KERNEL = "system"
 
 
+class FlowLabel(enum.StrEnum):
+    """The flow label of softwire packets: none, or one for each flow inside, so that routers can
+    spread them over several paths (RFC 6438)."""
+
+    ZERO = "zero"
+    HASHED = "hashed"
+
+
 class Failover(enum.StrEnum):
     """What becomes of a softwire packet without a binding, which after a failover is every
     subscriber's first one: the two mechanisms of draft-lee-softwire-lw4over6-failover, both, or
@@ -52,22 +60,27 @@ class Failover(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ipv6Side:
-    """The access network's side: where lwB4s are."""
+    """The access network's side: where lwB4s are. ``vlan`` is None for untagged frames,
+    ``hop_limit`` and ``flow_label`` are those of softwire packets."""
 
     port: str
     address: IPv6Interface
     next_hop: IPv6Address | None = None
     mtu: int = DEFAULT_MTU
+    vlan: int | None = None
+    hop_limit: int = 255
+    flow_label: FlowLabel = FlowLabel.ZERO
 
 
 @dataclass(frozen=True, slots=True)
 class Ipv4Side:
-    """The Internet's side."""
+    """The Internet's side. ``vlan`` is None for untagged frames."""
 
     port: str
     address: IPv4Interface
     next_hop: IPv4Address
     mtu: int = DEFAULT_MTU
+    vlan: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

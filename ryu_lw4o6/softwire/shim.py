@@ -1,4 +1,5 @@
-"""Attaches the softwire shim (softwire.bpf.c) to an instance's NICs, and takes it off again.
+"""Attaches the softwire shim (softwire.bpf.c and its headers) to an instance's NICs, and takes it
+off again.
 
 The programs are loaded together, so that they share their maps, filled, and only then attached:
 when they replace older ones, no packet meets an empty map. Nothing stays pinned; the programs and
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ryu_lw4o6.core.errors import AdvisedError
-from ryu_lw4o6.core.settings import Datapath, Instance, br_tag
+from ryu_lw4o6.core.settings import IPV6_HEADER, Datapath, FlowLabel, Instance, br_tag
 
 ADDED = 18
 """Bytes by which a frame is longer between Open vSwitch and the shim than on the wire. The NIC's
@@ -49,8 +50,11 @@ COUNTERS = (
     "marked_in",
     "source_restored",
     "hidden_from_kernel",
+    "fragmented_out",
+    "refused_checksum",
+    "refused_fragment",
 )
-"""In the order of ``enum counter`` in softwire.bpf.c."""
+"""In the order of ``enum counter`` in shim.h."""
 
 CACHE = Path("/var/cache/lw4o6")
 _PREF = "4606"  # our place among a NIC's tc filters
@@ -101,15 +105,13 @@ def hooks(instance: Instance) -> tuple[Hook, ...]:
 
 
 def _all_hooks(instance: Instance) -> tuple[Hook, ...]:
-    nic6, nic4 = instance.ipv6.port, instance.ipv4.port
-    return (
-        Hook(nic6, "xdp", "softwire_in"),
-        Hook(nic6, "egress", "softwire_out"),
-        Hook(nic6, "ingress", "hide"),
-        Hook(nic4, "xdp", "ipv4_in"),
-        Hook(nic4, "egress", "ipv4_out"),
-        Hook(nic4, "ingress", "hide"),
-    )
+    return tuple(
+        Hook(nic, kind, program)
+        for nic in _devices(instance)
+        for kind, program in (
+            ("xdp", "softwire_in"), ("egress", "softwire_out"), ("ingress", "hide"),
+        )
+    )  # fmt: skip
 
 
 def attach(instance: Instance) -> None:
@@ -139,6 +141,12 @@ def attach(instance: Instance) -> None:
             raise
     for hook in set(_all_hooks(instance)) - set(hooks(instance)):
         _remove(hook)
+
+
+def nic_mtu(instance: Instance) -> int:
+    """What the IPv6 side's NIC has to take: a packet from the Internet is whole until the shim
+    puts it into fragments."""
+    return max(instance.ipv6.mtu, instance.ipv4.mtu + IPV6_HEADER) + ADDED
 
 
 def detach(instance: Instance) -> None:
@@ -187,15 +195,22 @@ def counters(instance: Instance) -> dict[str, int]:
 # --- loading --------------------------------------------------------------------------------------
 
 
-def _source() -> bytes:
-    return resources.files("ryu_lw4o6.softwire").joinpath("softwire.bpf.c").read_bytes()
+_MAIN = "softwire.bpf.c"
+_Source = dict[str, bytes]
+"""The text of each file."""
 
 
-def _digest(source: bytes) -> bytes:
-    return hashlib.sha256(source + " ".join(_FLAGS).encode()).digest()[:8]
+def _source() -> _Source:
+    files = resources.files("ryu_lw4o6.softwire")
+    headers = ("shim.h", "mark.h", "decapsulate.h", "encapsulate.h")
+    return {name: files.joinpath(name).read_bytes() for name in (*headers, _MAIN)}
 
 
-def _compile(source: bytes) -> Path:
+def _digest(source: _Source) -> bytes:
+    return hashlib.sha256(b"".join(source.values()) + " ".join(_FLAGS).encode()).digest()[:8]
+
+
+def _compile(source: _Source) -> Path:
     """The compiled programs, from the cache if they have been compiled before."""
     target = CACHE / f"softwire-{_digest(source).hex()}.o"
     if target.exists():
@@ -203,8 +218,9 @@ def _compile(source: bytes) -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     CACHE.chmod(0o700)
     with tempfile.TemporaryDirectory(dir=CACHE) as directory:
-        c_file, o_file = Path(directory, "softwire.bpf.c"), Path(directory, "softwire.o")
-        c_file.write_bytes(source)
+        c_file, o_file = Path(directory, _MAIN), Path(directory, "softwire.o")
+        for name, text in source.items():
+            Path(directory, name).write_bytes(text)
         include = f"/usr/include/{platform.machine()}-linux-gnu"
         _run(
             "clang", *_FLAGS, f"-I{include}", "-c", str(c_file), "-o", str(o_file),
@@ -340,16 +356,21 @@ def _fill(instance: Instance, maps: dict[str, int], notes: _Notes | None = None)
         maps["br_addresses"],
         {br_tag(a).to_bytes(4, sys.byteorder): a.packed for a in addresses},
     )
-    kept = notes.pack() if notes else _settings(maps)[8:]
-    fixed = _mac(instance.ipv4.port) + struct.pack("=H", instance.softwire_mtu)
-    _update(maps["settings"], bytes(4), fixed + kept)
+    kept = notes.pack() if notes else _settings(maps)[8:24]
+    own = _mac(instance.ipv4.port) + struct.pack("=H", instance.softwire_mtu)
+    sides = struct.pack(
+        "=HHI", instance.ipv6.vlan or 0, instance.ipv4.vlan or 0,
+        instance.ipv6.flow_label is FlowLabel.HASHED,
+    )  # fmt: skip
+    _update(maps["settings"], bytes(4), own + kept + sides)
 
 
 # --- looking ----------------------------------------------------------------------------------
 
 
-def _devices(instance: Instance) -> tuple[str, str]:
-    return instance.ipv6.port, instance.ipv4.port
+def _devices(instance: Instance) -> tuple[str, ...]:
+    """The IPv6 side's NIC and the IPv4 side's, once if it is the same."""
+    return tuple(dict.fromkeys((instance.ipv6.port, instance.ipv4.port)))
 
 
 def _exists(device: str) -> bool:
@@ -375,7 +396,7 @@ def _mac(device: str) -> bytes:
 
 
 def _raise_mtu(instance: Instance) -> None:
-    needed = instance.ipv6.mtu + ADDED
+    needed = nic_mtu(instance)
     if _link(instance.ipv6.port)["mtu"] < needed:
         _set_mtu(instance.ipv6.port, needed)
 
@@ -385,7 +406,8 @@ def _set_mtu(device: str, mtu: int) -> None:
         _run(
             "ip", "link", "set", "dev", device, "mtu", str(mtu),
             failure=f"{device} does not take an MTU of {mtu}",
-            suggestion=f"Lower ipv6.mtu: the shim needs {ADDED} bytes more than the wire",
+            suggestion=f"Lower ipv6.mtu or ipv4.mtu: a softwire packet has {IPV6_HEADER} bytes "
+            f"more than the IPv4 packet in it, and the shim needs another {ADDED}",
         )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from ryu_lw4o6.core.settings import (
     Datapath,
     DhcpRelay,
     Failover,
+    FlowLabel,
     IcmpPolicy,
     Instance,
     Ipv4Side,
@@ -109,7 +110,10 @@ def test_every_option_arrives(path: Path) -> None:
     (path.parent / "token").write_text("s3cret-token\n")
     (path.parent / "token").chmod(0o640)
     path.write_text(
-        GOOD.replace("instances:", "store: sqlite:////tmp/b.sqlite\n"
+        GOOD.replace("port: eth6", "port: eth6\n      vlan: 100\n      hop_limit: 64\n"
+                     "      flow_label: hashed")
+        .replace("port: eth4", "port: eth6\n      vlan: 200")
+        .replace("instances:", "store: sqlite:////tmp/b.sqlite\n"
                      "rest: {token_file: token, max_body: 4096}\n"
                      "supporting_system: {file: subscribers.csv, deadline: 0.5, remember_no: 7, "
                      "recheck: 600}\ninstances:")
@@ -132,6 +136,9 @@ def test_every_option_arrives(path: Path) -> None:
     assert settings.store_url == "sqlite:////tmp/b.sqlite"
     assert (settings.rest.token, settings.rest.max_body) == ("s3cret-token", 4096)
     (instance,) = settings.instances
+    assert (instance.ipv6.vlan, instance.ipv6.hop_limit) == (100, 64)
+    assert (instance.ipv6.flow_label, instance.ipv4.vlan) == (FlowLabel.HASHED, 200)
+    assert instance.ipv4.port == instance.ipv6.port == "eth6"
     assert (instance.bridge, instance.softwire_port) == ("br7", "sw7")
     assert instance.datapath is Datapath.KERNEL
     assert instance.hairpinning is False
@@ -208,7 +215,10 @@ WRONG = [
     ("datapath_id: 1", "datapath_id: 0x10000000000000000", "11 instances[0].datapath_id: '0x1000"),
     ("datapath_id: 1", "datapath_id: br0", "11 instances[0].datapath_id: 'br0' is not a datapath"),
     ("- 2001:db8:ffff::2", "- 2001:db8:ffff::1", "14 instances[0].aftr_addresses[1]: 2001:db8:fff"),
-    ("port: eth4", "port: eth6", "21 instances[0].ipv4.port: eth6 is also instances[0].ipv6.port "),
+    ("port: eth4", "port: eth4\n      vlan: 4095", "22 instances[0].ipv4.vlan: 4095 is out of ra"),
+    ("mtu: 1540", "vlan: 0", "19 instances[0].ipv6.vlan: 0 is out of range. Use 1 to 4094"),
+    ("mtu: 1540", "hop_limit: 256", "19 instances[0].ipv6.hop_limit: 256 is out of range. Use 1 "),
+    ("mtu: 1540", "flow_label: 7", "19 instances[0].ipv6.flow_label: '7' is none of zero, hashed"),
     ("port: eth4", "port: softwire0", "10 instances[0].softwire_port: softwire0 is also instances"),
     ("port: eth4", "port: a/b", "21 instances[0].ipv4.port: 'a/b' is not an interface name"),
     ("port: eth4", "port: interface-sixteen", "21 instances[0].ipv4.port: 'interface-sixteen' is"),

@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openflow_rules.outer import softwire_packet
-from tests.shim.model import wire_to_ovs
+from tests.shim.model import checksum, wire_to_ovs
 
 LWB4, ANYCAST = IPv6Address("2001:db8:b4::1"), IPv6Address("2001:db8:ffff::1")
 UDP = bytes.fromhex("4500001c 0007 0000 40 11 0000 c0000201 c63364c8 0430 0035 0008 0000")
-CONGESTED = UDP[:1] + b"\x03" + UDP[2:]
 ERROR = bytes.fromhex("45000038 0007 0000 40 01 0000 c0000201 c63364c8 0303 0000 00000000") + UDP
 
 
@@ -40,12 +39,14 @@ def test_of_an_icmp_error_the_flow_label_is_not_known() -> None:
 def test_whatever_the_shim_translates_comes_back(
     traffic_class: int, label: int, hop_limit: int, limited: bool
 ) -> None:
-    """Of a packet that says of congestion already what an outer header can say (RFC 6040)."""
     options = bytes.fromhex("0400040104010100") if limited else b""
     first = 6 << 28 | traffic_class << 20 | label
-    length = len(options + CONGESTED).to_bytes(2, "big")
+    # ECN CE inside: no traffic class changes it (RFC 6040 section 4.2).
+    inner = UDP[:1] + b"\x03" + UDP[2:]
+    inner = inner[:10] + checksum(inner[:20]).to_bytes(2, "big") + inner[12:]
+    length = len(options + inner).to_bytes(2, "big")
     packet = first.to_bytes(4, "big") + length + bytes([60 if limited else 4, hop_limit])
-    packet += LWB4.packed + ANYCAST.packed + options + CONGESTED
+    packet += LWB4.packed + ANYCAST.packed + options + inner
     frame = wire_to_ovs(bytes(12) + b"\x86\xdd" + packet, {ANYCAST.packed})
     assert frame is not None
     assert softwire_packet(frame[58:], LWB4, ANYCAST) == packet

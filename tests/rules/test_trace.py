@@ -237,6 +237,7 @@ def test_downstream_packet_goes_to_the_lwb4_that_owns_the_port(
         (down("udp", "192.0.2.1", "udp_dst=1072").replace("nw_ttl=64", "nw_ttl=1"),
          Drop.DOWNSTREAM_TTL_EXPIRED),
         ("in_port=2,dl_type=0x88cc", Drop.UNCLASSIFIED),
+        (down("udp", "192.0.2.1", "udp_dst=1072,dl_vlan=7"), Drop.TAGGED),
         ("in_port=1,ip", Drop.UNCLASSIFIED),
         ("in_port=1,ipv6,ipv6_dst=2001:db8:9::9", Drop.NOT_FOR_US),
     ],

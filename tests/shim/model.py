@@ -12,40 +12,39 @@ TEB = bytes.fromhex("00006558")
 ECHO, NO_PORTS, TOO_BIG = 1 << 38, 1 << 39, 1 << 42  # bits of eth_src
 SOFTWIRE_MTU = 1460
 
-CONGESTION = {
-    (0, 0): 0, (0, 1): 0, (0, 2): 0, (0, 3): None,
-    (1, 0): 1, (1, 1): 1, (1, 2): 1, (1, 3): 3,
-    (2, 0): 2, (2, 1): 1, (2, 2): 2, (2, 3): 3,
-    (3, 0): 3, (3, 1): 3, (3, 2): 3, (3, 3): 3,
-}  # fmt: skip
-"""RFC 6040 section 4.2, figure 4: inner and outer ECN field, and the inner one that goes on."""
+
+def into_ovs(
+    frame: bytes, addresses: Collection[bytes], vlan6: int = 0, vlan4: int = 0
+) -> bytes | None:
+    """The frame that Open vSwitch is to see; None for one that is refused."""
+    if len(frame) < 18:
+        return frame
+    if (untagged := _without_tag(frame, vlan6, vlan4)) is None:
+        return None
+    if untagged[12:14] == b"\x86\xdd":
+        return wire_to_ovs(untagged, addresses)
+    return internet_to_ovs(untagged) if untagged[12:14] == b"\x08\x00" else untagged
 
 
-def with_ecn(packet: bytes, ecn: int) -> bytes:
-    """An IPv4 packet with another ECN field, and its checksum changed by as much."""
-    changed = packet[:1] + bytes([packet[1] & 0xFC | ecn])
-    if changed == packet[:2]:
-        return packet
-    words = (~packet[10] << 8 | ~packet[11] & 0xFF) & 0xFFFF
-    words += (~int.from_bytes(packet[:2], "big") & 0xFFFF) + int.from_bytes(changed, "big")
-    while words >> 16:
-        words = (words & 0xFFFF) + (words >> 16)
-    return changed + packet[2:10] + (~words & 0xFFFF).to_bytes(2, "big") + packet[12:]
+def _without_tag(frame: bytes, vlan6: int, vlan4: int) -> bytes | None:
+    """The frame without the tag that its side has; None if it is of another VLAN (802.1Q)."""
+    tags = (b"\x81\x00", b"\x88\xa8")
+    vlan, kind = 0, frame[12:14]
+    if tagged := kind in tags:
+        vlan, kind = int.from_bytes(frame[14:16], "big") & 0xFFF, frame[16:18]
+    if kind in tags or vlan != (vlan6 if kind == b"\x86\xdd" else vlan4):
+        return None
+    return frame[:12] + frame[16:] if tagged else frame
 
 
 def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
-    """The frame that Open vSwitch is to see; None for one that is refused."""
-    tagged, at = False, 12
-    while at < 20 and frame[at : at + 2] in (b"\x81\x00", b"\x88\xa8"):
-        tagged, at = True, at + 4
-    ipv6 = frame[at + 2 : at + 42]
-    if len(frame) < 54 or frame[at : at + 2] != b"\x86\xdd" or len(ipv6) < 40:
+    """The same for an IPv6 packet in an untagged frame."""
+    ipv6 = frame[14:54]
+    if len(ipv6) < 40:
         return frame
     next_header, payload_length = ipv6[6], int.from_bytes(ipv6[4:6], "big")
     if next_header not in EXTENSIONS | {4, 47} or ipv6[24:40] not in addresses:
         return frame
-    if tagged:
-        return None
     rest = frame[54:]
     limited = False
     if next_header == 60:
@@ -58,40 +57,65 @@ def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
             rest, next_header, payload_length = rest[8:], 4, payload_length - 8
     if next_header != 4:
         return None if _leads_to_gre(next_header, rest) else frame
-    if not _is_ipv4(rest, payload_length) or payload_length > 0xFFFF - 18:
+    if not is_sound(rest, payload_length) or payload_length > 0xFFFF - 18:
         return None
-    congestion = CONGESTION[rest[1] & 3, ipv6[1] >> 4 & 3]
-    if congestion is None:
-        return None
-    rest = with_ecn(rest, congestion)
     first, hop_limit = int.from_bytes(ipv6[:4], "big"), ipv6[7]
-    ipv6 = ipv6[:4] + (payload_length + 18).to_bytes(2, "big") + bytes([47]) + ipv6[7:]
+    ecn = ECN_AT_THE_END[rest[1] & 3][first >> 20 & 3]
+    if ecn is None:
+        return None
+    if ecn != rest[1] & 3:
+        header = bytearray(rest[: (rest[0] & 15) * 4])
+        header[1] = header[1] & 0xFC | ecn
+        header[10:12] = bytes(2)
+        header[10:12] = checksum(bytes(header)).to_bytes(2, "big")
+        rest = bytes(header) + rest[len(header) :]
+    outer = (first & ~(3 << 20)).to_bytes(4, "big")
+    ipv6 = outer + (payload_length + 18).to_bytes(2, "big") + bytes([47]) + ipv6[7:]
     inner = bytes.fromhex("024b0000") + bytes([limited, first >> 20 & 0xFF])
     inner += mark(rest, first & 0xFFFFF, hop_limit) + b"\x08\x00"
     return frame[:14] + ipv6 + TEB + inner + rest
 
 
-def internet_to_ovs(frame: bytes) -> bytes:
-    """The same on the IPv4 NIC."""
-    if len(frame) < 34 or frame[12:14] != b"\x08\x00":
-        return frame
-    return frame[:6] + mark(frame[14:]) + frame[12:]
+ECN_AT_THE_END = {
+    0b00: (0b00, 0b00, 0b00, None),
+    0b10: (0b10, 0b01, 0b10, 0b11),
+    0b01: (0b01, 0b01, 0b01, 0b11),
+    0b11: (0b11, 0b11, 0b11, 0b11),
+}
+"""RFC 6040 section 4.2, figure 4: for each inner field what becomes of it, by the outer field 00,
+01 (ECT(1)), 10 (ECT(0)), 11 (CE). None: the packet is dropped."""
+
+
+def checksum(data: bytes) -> int:
+    """RFC 1071."""
+    total = sum(int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def internet_to_ovs(frame: bytes) -> bytes | None:
+    """The same for an IPv4 packet in an untagged frame."""
+    packet = frame[14:]
+    if not is_sound(packet, len(packet)):
+        return None
+    return frame[:6] + mark(packet) + frame[12:]
 
 
 def ovs_to_wire(frame: bytes, br_addresses: Mapping[int, bytes]) -> bytes | None:
-    """The frame that leaves by the IPv6 NIC; None for one that is refused."""
-    if len(frame) < 72 or frame[12:14] != b"\x86\xdd" or frame[20] != 47:
+    """The frame that leaves by the IPv6 NIC, untagged and whole; None for one that is refused."""
+    if len(frame) < 92 or frame[12:14] != b"\x86\xdd" or frame[20] != 47:
         return frame
     if frame[54:60] != TEB + b"\x02\x4b":
         return frame
     source = br_addresses.get(int.from_bytes(frame[60:64], "big"))
-    length = int.from_bytes(frame[18:20], "big")
-    if source is None or length < 38 or len(frame) < 74:
+    length, total = int.from_bytes(frame[18:20], "big"), int.from_bytes(frame[74:76], "big")
+    if source is None or not 20 <= total <= min(length - 18, len(frame) - 72):
         return None
     tos = frame[73]
-    ipv6 = bytes([0x60 | tos >> 4, (tos & 0xF) << 4 | frame[15] & 0xF]) + frame[16:18]
-    ipv6 += (length - 18).to_bytes(2, "big") + b"\x04" + frame[21:22] + source
-    return frame[:14] + ipv6 + frame[38:54] + frame[72:]
+    ipv6 = bytes([0x60 | tos >> 4, (tos & 15) << 4, 0, 0]) + total.to_bytes(2, "big") + b"\x04"
+    # What Ethernet put behind a short packet is left out.
+    return frame[:14] + ipv6 + frame[21:22] + source + frame[38:54] + frame[72 : 72 + total]
 
 
 def _may_skip(options: bytes) -> bool:
@@ -124,11 +148,14 @@ def _leads_to_gre(next_header: int, rest: bytes) -> bool:
     return next_header == 47 or next_header in EXTENSIONS
 
 
-def _is_ipv4(packet: bytes, payload_length: int) -> bool:
+def is_sound(packet: bytes, payload_length: int) -> bool:
+    """RFC 1812 section 5.2.2."""
     if len(packet) < 20 or payload_length < 20 or packet[0] >> 4 != 4:
         return False
     header, total = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
-    return 20 <= header <= total <= payload_length <= len(packet)
+    if not 20 <= header <= total <= payload_length <= len(packet):
+        return False
+    return checksum(packet[:header]) == 0
 
 
 def mark(packet: bytes, label: int = 0, hop_limit: int = 0) -> bytes:
@@ -139,7 +166,7 @@ def mark(packet: bytes, label: int = 0, hop_limit: int = 0) -> bytes:
     found |= (label >> 16) << 32
     for bit, place in enumerate((36, 37, 41, 43, 44, 45, 46, 47)):
         found |= (hop_limit >> bit & 1) << place
-    if int.from_bytes(packet[2:4], "big") > SOFTWIRE_MTU:
+    if int.from_bytes(packet[2:4], "big") > SOFTWIRE_MTU and packet[6] & 0x40:
         found |= TOO_BIG
     return found.to_bytes(6, "big")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, UDP
 
@@ -76,6 +76,11 @@ def mutated(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
         # mostly in the headers, where it matters
         place = draw(st.integers(12, min(len(frame), 110) - 1))
         frame[place] = draw(st.one_of(st.integers(0, 255), st.sampled_from([0, 4, 44, 47, 60])))
+    at = draw(st.sampled_from([0, 14, 54, 62]))
+    if at and len(frame) >= at + 20:  # let some of them have a header checksum that is right
+        header = frame[at : at + max(20, (frame[at] & 15) * 4)]
+        header[10:12] = bytes(2)
+        frame[at + 10 : at + 12] = model.checksum(bytes(header)).to_bytes(2, "big")
     length = draw(st.one_of(st.just(len(frame)), st.integers(14, len(frame))))
     return bytes(frame[:length]) + draw(st.binary(max_size=8))
 
@@ -87,7 +92,7 @@ def random_with(prefix: bytes) -> st.SearchStrategy[bytes]:
 @settings(max_examples=3000, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(frame=st.one_of(mutated(SEEDS), random_with(softwire(b"")[:54]), st.binary(min_size=14)))
 def test_ingress_agrees_with_the_model(programs: dict[str, Program], frame: bytes) -> None:
-    expected = model.wire_to_ovs(frame, ADDRESSES)
+    expected = model.into_ovs(frame, ADDRESSES)
     verdict, made = programs["softwire_in"].run(frame)
     assert verdict == (XDP_DROP if expected is None else XDP_PASS)
     assert expected is None or made == expected
@@ -97,6 +102,7 @@ def test_ingress_agrees_with_the_model(programs: dict[str, Program], frame: byte
 @given(frame=st.one_of(mutated(SENT), random_with(SENT[0][:54])).filter(lambda f: len(f) >= 54))
 def test_egress_agrees_with_the_model(programs: dict[str, Program], frame: bytes) -> None:
     expected = model.ovs_to_wire(frame, BR_ADDRESSES)
+    assume(len(frame) < 1500)  # what is longer leaves in fragments
     verdict, made = programs["softwire_out"].run(frame)
     assert verdict == (TC_STOLEN if expected is None else TC_OK)
     assert expected is None or made == expected
@@ -105,17 +111,17 @@ def test_egress_agrees_with_the_model(programs: dict[str, Program], frame: bytes
 @settings(max_examples=1500, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(frame=st.one_of(mutated(FROM_INTERNET), random_with(FROM_INTERNET[0][:14])))
 def test_ipv4_ingress_agrees_with_the_model(programs: dict[str, Program], frame: bytes) -> None:
-    assert programs["ipv4_in"].run(frame) == (XDP_PASS, model.internet_to_ovs(frame))
+    expected = model.into_ovs(frame, ADDRESSES)
+    verdict, made = programs["softwire_in"].run(frame)
+    assert verdict == (XDP_DROP if expected is None else XDP_PASS)
+    assert expected is None or made == expected
 
 
 @pytest.mark.parametrize("frame", [s for s in SEEDS if s[12:14] == b"\x81\x00"], ids=short)
-def test_a_vlan_hides_no_softwire_packet(programs: dict[str, Program], frame: bytes) -> None:
+def test_frames_of_a_vlan_are_nobodys(programs: dict[str, Program], frame: bytes) -> None:
     """Not on the wire: the kernel takes the tag away before a raw socket sees it."""
-    refused = AFTR.packed in frame and (GRE_FRAME[54:] in frame or UDP_PACKET in frame)
-    refused |= AFTR.packed in frame and ECHO in frame
-    verdict, made = programs["softwire_in"].run(frame)
-    assert verdict == (XDP_DROP if refused else XDP_PASS)
-    assert refused or made == frame
+    verdict, _ = programs["softwire_in"].run(frame)
+    assert verdict == XDP_DROP
 
 
 @pytest.mark.parametrize("packet", PACKETS, ids=short)

@@ -7,13 +7,15 @@ import ctypes
 import os
 import select
 import socket
+import struct
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tests.support.ovs import run
 
 _CLONE_NEWNET = 0x40000000
+_SOL_PACKET, _PACKET_AUXDATA, _VLAN_VALID = 263, 8, 1 << 4
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -50,16 +52,45 @@ def _set(descriptor: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-class Wire:
-    """A raw socket on an interface, which sees the frames that come in by it."""
+def _vlan(ancillary: list[tuple[int, int, bytes]]) -> int:
+    """What the kernel took off a frame: struct tpacket_auxdata of <linux/if_packet.h>."""
+    for level, kind, data in ancillary:
+        if (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA):
+            status, vlan = struct.unpack_from("=I12xH", data)
+            return vlan & 0xFFF if status & _VLAN_VALID else 0
+    return 0
 
-    def __init__(self, device: str) -> None:
+
+def _tagged(frame: bytes, vlan: int) -> bytes:
+    return frame[:12] + b"\x81\x00" + vlan.to_bytes(2, "big") + frame[12:]
+
+
+def _renamed(frame: bytes, names: Mapping[bytes, bytes]) -> bytes:
+    return b"".join(names.get(mac, mac) for mac in (frame[:6], frame[6:12])) + frame[12:]
+
+
+class Wire:
+    """A raw socket on an interface, which sees the frames that come in by it.
+
+    Frames that come in by ``vlan`` are shown without their tag, others with it, or not at all
+    without ``others``. ``renamed`` are MAC addresses here and on the wire.
+    """
+
+    def __init__(
+        self, device: str, vlan: int = 0, *, others: bool = True,
+        renamed: Mapping[bytes, bytes] | None = None,
+    ) -> None:  # fmt: skip
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         self._socket.bind((device, 0))
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
         self.sent = 0
+        self._vlan = vlan
+        self._others = others
+        self._to_wire = dict(renamed or {})
+        self._from_wire = {there: here for here, there in self._to_wire.items()}
 
     def send(self, frame: bytes) -> None:
-        self._socket.send(frame)
+        self._socket.send(_renamed(frame, self._to_wire))
         self.sent += 1
 
     def receive(self, timeout: float = 2.0) -> bytes | None:
@@ -68,9 +99,13 @@ class Wire:
         while (left := deadline - time.monotonic()) > 0:
             if not select.select([self._socket], [], [], left)[0]:
                 return None
-            frame, address = self._socket.recvfrom(65536)
+            frame, ancillary, _, address = self._socket.recvmsg(65536, 256)
             if address[2] != socket.PACKET_OUTGOING:
-                return frame
+                frame = _renamed(frame, self._from_wire)
+                if (vlan := _vlan(ancillary)) == self._vlan:
+                    return frame
+                if self._others:
+                    return _tagged(frame, vlan)
         return None
 
     def close(self) -> None:

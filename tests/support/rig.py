@@ -4,11 +4,14 @@ router with a raw socket at the far end of either NIC."""
 from __future__ import annotations
 
 import contextlib
+import platform
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from ryu_lw4o6.core.config import load
+from ryu_lw4o6.core.ethernet import mac_bytes
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.softwire import shim
 from tests.support.controller import BIN, Controller
@@ -49,11 +52,18 @@ ROUTINE = {
 
 class Rig:
     """``wire6`` and ``wire4`` are the far ends of the NICs; ``router`` is the namespace that
-    ``wire6`` is in. It is ready when its next hops are ``resolved``, if they can be."""
+    ``wire6`` is in. It is ready when its next hops are ``resolved``, if they can be.
+
+    ``vlans`` are the tags on either wire, 0 for none. On a ``stick`` there is one NIC and one wire,
+    on which ``wire4`` shows what belongs to its VLAN, under addresses of its own.
+    """
 
     router: str
 
-    def __init__(self, config: str = CONFIG, *, resolved: bool = True) -> None:
+    def __init__(
+        self, config: str = CONFIG, *, resolved: bool = True,
+        vlans: tuple[int, int] = (0, 0), stick: bool = False,
+    ) -> None:  # fmt: skip
         self._exits = contextlib.ExitStack()
         self.routers: dict[str, str] = {}
         self._instance: Instance | None = None
@@ -62,8 +72,12 @@ class Rig:
             self.ovs = Ovs()
             self._exits.callback(self.ovs.stop)
             self.controller = Controller(self.ovs, config)
-            self.wire6 = self._wire("6", NIC6, ROUTER6, NEXT_HOP6 + "/64")
-            self.wire4 = self._wire("4", NIC4, ROUTER4, NEXT_HOP4 + "/24")
+            self._vlans = vlans
+            self.wire6 = self._wire("6", NIC6, ROUTER6, NEXT_HOP6 + "/64", vlans[0], stick)
+            if stick:
+                self.wire4 = self._same_wire(vlans[1])
+            else:
+                self.wire4 = self._wire("4", NIC4, ROUTER4, NEXT_HOP4 + "/24", vlans[1], False)
             # Counters are brought up to date every 100 instead of every 500 ms.
             self.ovs("ovs-vsctl", "--no-wait", "set", "Open_vSwitch", ".",
                      "other_config:max-revalidator=100")  # fmt: skip
@@ -80,7 +94,9 @@ class Rig:
     def lw4o6(self, *command: str) -> str:
         return self.ovs(str(BIN / "lw4o6"), *command, str(self.controller.config))
 
-    def _wire(self, side: str, nic_mac: str, router_mac: str, address: str) -> Wire:
+    def _wire(
+        self, side: str, nic_mac: str, router_mac: str, address: str, vlan: int, stick: bool
+    ) -> Wire:
         """A NIC of the lwAFTR, and a router in a namespace of its own at the other end."""
         self.routers[side] = router = self._exits.enter_context(namespace())
         if side == "6":
@@ -98,9 +114,35 @@ class Rig:
         run("ip", "-n", router, "addr", "add", address, "dev", f"wire{side}", "nodad")
         run("ip", "-n", router, "link", "set", f"wire{side}", "up")
         with inside(router):
-            wire = Wire(f"wire{side}")
+            if any(self._vlans):
+                self._tag(f"wire{side}")
+            wire = Wire(f"wire{side}", vlan, others=not stick)
         self._exits.callback(wire.close)
         return wire
+
+    def _same_wire(self, vlan: int) -> Wire:
+        """The IPv4 side of a wire that both sides share."""
+        run("ip", "-n", self.router, "addr", "add", NEXT_HOP4 + "/24", "dev", "wire6")
+        renamed = {mac_bytes(NIC4): mac_bytes(NIC6), mac_bytes(ROUTER4): mac_bytes(ROUTER6)}
+        with inside(self.router):
+            wire = Wire("wire6", vlan, others=False, renamed=renamed)
+        self._exits.callback(wire.close)
+        return wire
+
+    def _tag(self, device: str) -> None:
+        """Let the kernel at this end of a wire send and receive tagged frames (tags.c)."""
+        target = str(self.ovs.directory / "tags.o")
+        run(
+            "clang", "-O2", "-g", "-target", "bpf",
+            f"-I/usr/include/{platform.machine()}-linux-gnu",
+            f"-DVLAN6={self._vlans[0]}", f"-DVLAN4={self._vlans[1]}",
+            "-c", str(Path(__file__).with_name("tags.c")), "-o", target,
+        )  # fmt: skip
+        # A tag that is not in the frame is one that XDP at the other end does not see.
+        run("ethtool", "-K", device, "txvlan", "off")
+        run("tc", "qdisc", "add", "dev", device, "clsact")
+        for kind in ("ingress", "egress"):
+            run("tc", "filter", "add", "dev", device, kind, "bpf", "da", "obj", target, "sec", kind)
 
     def neighbours_known(self) -> bool:
         switch = self.controller.switch()

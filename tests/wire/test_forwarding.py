@@ -112,8 +112,6 @@ DROPPED = [
                     downstream() / ICMP(type=13), "drop_downstream_icmp"),
     is_dropped_down("a protocol without ports to a shared address",
                     downstream(proto=47) / Raw(bytes(8)), "drop_downstream_protocol"),
-    is_dropped_down("1461 bytes without DF", downstream() / UDP(sport=53, dport=1072) / bytes(1433),
-                    "drop_downstream_too_big"),
 ]  # fmt: skip
 
 

@@ -103,8 +103,6 @@ TOO_BIG_ANSWERED = [
 ]  # fmt: skip
 
 SILENT = [
-    Scenario("too big without DF", send4=[downstream() / UDP(sport=53, dport=1072) / bytes(1433)],
-             counters=TOO_BIG),
     Scenario("too big and an ICMP error itself (RFC 1122 section 3.2.2)",
              send4=[downstream(flags="DF") / ICMP(type=3, code=3)
                     / (upstream() / UDP(sport=1072, dport=53)) / bytes(1433)],

@@ -21,6 +21,7 @@ from ryu_lw4o6.core.settings import (
     Announce,
     Datapath,
     Failover,
+    FlowLabel,
     IcmpPolicy,
     Instance,
     Ipv4Side,
@@ -143,7 +144,9 @@ def _read_instance(
     ipv6 = _read_ipv6(found.get("ipv6"), ports)
     if ipv6 is not None:
         result.own.add(ipv6.address.ip)
-    ipv4 = _read_ipv4(found.get("ipv4"), ports, prefixes.prefixes)
+    ipv4 = _read_ipv4(
+        found.get("ipv4"), ports, ipv6.port if ipv6 is not None else None, prefixes.prefixes
+    )
     served = _read_served(found.get("prefixes"), prefixes)
     return {
         "name": value_of(found, "name", values.name),
@@ -196,11 +199,14 @@ def _read_port(
     key: str,
     default: str | None,
     ports: dict[Hashable, Entry],
+    *,
+    shared: str | None = None,
 ) -> str | None:
-    """The name of a port, which no other port of the bridge has."""
+    """The name of a port, which no other port of the bridge has but ``shared``."""
     name: str | None = value_of(found, key, values.interface_name, default)
     at = found.get(key) or entry.at(key)
-    at.claim(ports, name, "Both NICs, the softwire port and the bridge have names of their own")
+    if name is None or name != shared:
+        at.claim(ports, name, "NICs, the softwire port and the bridge have names of their own")
     return name
 
 
@@ -224,18 +230,27 @@ def _read_ipv6(entry: Entry | None, ports: dict[Hashable, Entry]) -> Ipv6Side | 
             found["next_hop"].problem(
                 f"{next_hop} is the lwAFTR itself", "Use the router's address"
             )
-    return Ipv6Side(port, address, next_hop, mtu) if port and address and mtu else None
+    vlan = value_of(found, "vlan", values.integer(1, 4094))
+    hop_limit = value_of(found, "hop_limit", values.integer(1, 255), 255)
+    label = value_of(found, "flow_label", values.choice(*FlowLabel), FlowLabel.ZERO)
+    if not (port and address and mtu and hop_limit and label):
+        return None
+    return Ipv6Side(port, address, next_hop, mtu, vlan, hop_limit, FlowLabel(label))
 
 
 def _read_ipv4(
-    entry: Entry | None, ports: dict[Hashable, Entry], prefixes: Sequence[Prefix]
+    entry: Entry | None,
+    ports: dict[Hashable, Entry],
+    ipv6: str | None,
+    prefixes: Sequence[Prefix],
 ) -> Ipv4Side | None:
+    """``ipv6`` is the IPv6 side's NIC, which may serve this side, too."""
     if entry is None:
         return None
     found = entry.fields([f.name for f in fields(Ipv4Side)], ("port", "address", "next_hop"))
     if found is None:
         return None
-    port = _read_port(entry, found, "port", None, ports)
+    port = _read_port(entry, found, "port", None, ports, shared=ipv6)
     address = value_of(found, "address", values.ipv4_interface)
     next_hop = value_of(found, "next_hop", values.ipv4_host)
     mtu = value_of(found, "mtu", values.integer(_MIN_IPV4_MTU, _MAX_MTU), DEFAULT_MTU)
@@ -255,9 +270,10 @@ def _read_ipv4(
                     f"{value} lies in {prefix.network}, whose addresses belong to lwB4s",
                     "Take another address, or shrink the prefix",
                 )
+    vlan = value_of(found, "vlan", values.integer(1, 4094))
     if not (port and address and next_hop and mtu):
         return None
-    return Ipv4Side(port, address, next_hop, mtu)
+    return Ipv4Side(port, address, next_hop, mtu, vlan)
 
 
 def _read_icmp(entry: Entry | None) -> IcmpPolicy:
