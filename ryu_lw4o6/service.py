@@ -82,6 +82,7 @@ class Service:
                 open_system(settings, store),
                 settings.supporting_system,
                 self.table,
+                settings.instances,
                 self.adopt,
                 self.withdraw,
             )

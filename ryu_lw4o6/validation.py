@@ -21,7 +21,7 @@ import eventlet.tpool
 from ryu.lib import hub
 
 from ryu_lw4o6.core.binding import Binding, BindingKey, BindingTable, Origin
-from ryu_lw4o6.core.failover import Outcome, Question, decide
+from ryu_lw4o6.core.failover import Outcome, Question, decide, foreseen
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.core.settings import SupportingSystem as Settings
 from ryu_lw4o6.core.times import rfc3339
@@ -55,12 +55,14 @@ class Validator:
         system: SupportingSystem,
         settings: Settings,
         table: BindingTable,
+        instances: Sequence[Instance],
         adopt: Callable[[Collection[Binding]], None],
         withdraw: Callable[[Collection[BindingKey]], None],
     ) -> None:
         self._system = system
         self._settings = settings
         self._table = table
+        self._instances = instances
         self._adopt = adopt
         self._withdraw = withdraw
         self._own_store = settings.source is None
@@ -106,10 +108,13 @@ class Validator:
                     self._start(self._check_again, _take(self._to_recheck))
 
     def watch(self) -> None:
-        """Ask again about what the supporting system says has changed. For ever."""
+        """Ask again about what the supporting system says has changed, and make bindings of what
+        is new there, if it is to be so. For ever."""
         while True:
             try:
                 keys = eventlet.tpool.execute(self._system.wait_for_changes, WATCH_SECONDS)
+                if self._settings.warm and keys != []:
+                    self._foresee(eventlet.tpool.execute(self._system.changed, keys))
             except SystemUnavailable as error:
                 self._is_down(error)
                 hub.sleep(WATCH_SECONDS)
@@ -118,6 +123,17 @@ class Validator:
             if keys is None:
                 keys = [binding.key for binding in self._table]
             self.recheck([key for key in keys if self._is_validated(key)])
+
+    def _foresee(self, known: Iterable[Binding]) -> None:
+        now = time.time()
+        new = foreseen(known, self._table, self._instances, now)
+        for at in range(0, len(new), BATCH):
+            # Somebody may have made one of them meanwhile, who knows better.
+            batch = [b for b in new[at : at + BATCH] if b.key not in self._table]
+            if not self._try_to_adopt(batch, now):
+                return
+        if new:
+            LOG.info("supporting system: %d bindings made before they are needed", len(new))
 
     def status(self) -> dict[str, Any]:
         """The supporting system's state, ready for JSON."""

@@ -4,10 +4,11 @@ and what follows from the supporting system's answer."""
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
-from ryu_lw4o6.core.binding import Binding, BindingKey
+from ryu_lw4o6.core.binding import Binding, BindingKey, BindingTable
 from ryu_lw4o6.core.settings import Instance
 
 
@@ -50,6 +51,20 @@ def decide(question: Question, found: Binding | None, instance: Instance, now: f
         if question.br_address != instance.br_address_of(found):
             return Outcome.OTHER_BR_ADDRESS
     return Outcome.ACCEPTED
+
+
+def foreseen(
+    known: Iterable[Binding], table: BindingTable, instances: Sequence[Instance], now: float
+) -> list[Binding]:
+    """The bindings of the supporting system that an instance would make if it were asked about
+    them, and that nobody has made yet."""
+    return [
+        binding
+        for binding in known
+        if binding.key not in table
+        and (binding.expires_at is None or binding.expires_at > now)
+        and any(i.failover.validates and i.carries(binding) for i in instances)
+    ]
 
 
 class RateLimit:

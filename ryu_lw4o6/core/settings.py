@@ -17,6 +17,8 @@ DEFAULT_BRIDGE = "br-lwaftr"
 DEFAULT_SOFTWIRE_PORT = "softwire0"
 DEFAULT_PCP_SERVER = IPv4Address("192.0.0.1")
 """The AFTR's address inside every softwire, the same on all of them (RFC 6333 section 5.7)."""
+KEA = "kea:"
+"""What the source of a supporting system begins with if it is Kea."""
 IPV6_HEADER = 40
 """Bytes a softwire adds to an IPv4 packet (RFC 2473 section 3.1)."""
 
@@ -213,15 +215,20 @@ class RestSettings:
 class SupportingSystem:
     """Who says which lwB4 may use an address and port set, for ``Failover.validates``.
 
-    ``source`` is the URL of a binding store or the absolute path of a CSV or JSON file; None is
-    the controller's own store. Seconds: ``deadline`` is how long an answer is waited for,
-    ``remember_no`` how long a no is good for, ``recheck`` how long a yes that names no end.
+    ``source`` is the URL of a binding store, the absolute path of a CSV or JSON file, or, after
+    KEA, the path of Kea's control socket or its control agent's URL; None is the controller's own
+    store. Seconds: ``deadline`` is how long an answer is waited for, ``remember_no`` how long a no
+    is good for, ``recheck`` how long a yes that names no end, ``refresh`` how often a system that
+    does not tell of changes is read. ``warm`` is whether its bindings are made before they are
+    asked about.
     """
 
     source: str | None = None
     deadline: float = 1.0
     remember_no: int = 10
     recheck: int = 3600
+    refresh: int = 60
+    warm: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,15 @@ expires and when the supporting system says that something has changed.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Protocol
 
 from ryu_lw4o6.core.binding import Binding, BindingKey
-from ryu_lw4o6.core.settings import Settings
+from ryu_lw4o6.core.settings import KEA, Settings
 from ryu_lw4o6.store import Store
 from ryu_lw4o6.supporting.file import FileSystem
+from ryu_lw4o6.supporting.kea import KeaSystem
 from ryu_lw4o6.supporting.sql import SqlSystem
 from ryu_lw4o6.supporting.unavailable import SystemUnavailable
 
@@ -35,6 +36,10 @@ class SupportingSystem(Protocol):
         """Wait up to ``seconds`` for a change, and return the keys of what has changed; None if
         it may be anything. One thread at a time. Raises SystemUnavailable."""
 
+    def changed(self, keys: Collection[BindingKey] | None) -> Iterable[Binding]:
+        """The bindings with the keys that ``wait_for_changes`` has returned: those that there were
+        at that moment, or later. Raises SystemUnavailable."""
+
     def close(self) -> None:
         """Let go of files and connections."""
 
@@ -45,6 +50,8 @@ def open_system(settings: Settings, store: Store) -> SupportingSystem:
     source = settings.supporting_system.source
     if source is None:
         return SqlSystem(store)
+    if source.startswith(KEA):
+        return KeaSystem(source.removeprefix(KEA), settings)
     if "://" in source:
         return SqlSystem(source)
     return FileSystem(Path(source), settings)

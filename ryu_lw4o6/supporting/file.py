@@ -50,6 +50,10 @@ class FileSystem:
         before, self._watched = self._watched, self._bindings
         return [] if before is self._bindings else None
 
+    def changed(self, keys: Collection[BindingKey] | None) -> list[Binding]:
+        bindings = self._bindings or {}
+        return [bindings[key] for key in (bindings if keys is None else keys) if key in bindings]
+
     def close(self) -> None:
         pass
 

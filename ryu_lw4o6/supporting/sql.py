@@ -34,6 +34,14 @@ class SqlSystem:
         except StoreError as error:
             raise SystemUnavailable(error.reason, error.suggestion) from error
 
+    def changed(self, keys: Collection[BindingKey] | None) -> list[Binding]:
+        if keys is not None:
+            return list(self.find(keys).values())
+        try:
+            return self._open().load().bindings
+        except StoreError as error:
+            raise SystemUnavailable(error.reason, error.suggestion) from error
+
     def close(self) -> None:
         if self._watch is not None:
             self._watch.close()

@@ -44,6 +44,9 @@ class System:
         time.sleep(seconds)
         return []
 
+    def changed(self, keys: Collection[BindingKey] | None) -> list[Binding]:
+        return list(self.bindings.values())
+
     def close(self) -> None:
         pass
 
@@ -57,8 +60,9 @@ class Bench:
         self.answers: list[tuple[Question, Outcome]] = []
         self.store_is_down = False
         self.validator = Validator(
-            self.system, Settings("elsewhere", DEADLINE), self.table, self.adopt, self.withdraw
-        )
+            self.system, Settings("elsewhere", DEADLINE, warm=True), self.table, [INSTANCE],
+            self.adopt, self.withdraw,
+        )  # fmt: skip
         self.greenlet = eventlet.spawn(self.validator.run)
 
     def adopt(self, bindings: Collection[Binding]) -> None:

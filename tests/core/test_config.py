@@ -166,6 +166,14 @@ def test_dhcp_arrives(path: Path) -> None:
     assert load(path).instances[0].dhcp == DhcpRelay(server, IPv6Address("2001:db8:9::1"), 56)
 
 
+@pytest.mark.parametrize(
+    "endpoint", ["/run/kea/kea4-ctrl-socket", "http://[::1]:8000", "http://user:a%20b@kea.example/"]
+)
+def test_kea_arrives(path: Path, endpoint: str) -> None:
+    path.write_text(f"supporting_system: {{kea: '{endpoint}', warm: yes, refresh: 5}}\n" + GOOD)
+    assert load(path).supporting_system == SupportingSystem(f"kea:{endpoint}", refresh=5, warm=True)
+
+
 @pytest.mark.parametrize("text", ["31", "0x1f", "000000000000001f"])
 def test_datapath_ids_are_written_in_three_ways(path: Path, text: str) -> None:
     path.write_text(GOOD.replace("datapath_id: 1", f"datapath_id: {text}"))
@@ -180,6 +188,20 @@ WRONG = [
      "1 supporting_system.file: 'b.txt' is neither .csv nor .json"),
     ("prefixes:", "supporting_system: {file: b.csv, store: 'sqlite:////b'}\nprefixes:",
      "1 supporting_system: has both store and file"),
+    ("prefixes:", "supporting_system: {kea: /run/x, file: b.csv}\nprefixes:",
+     "1 supporting_system: has both file and kea. Keep the one"),
+    ("prefixes:", "supporting_system: {kea: run/x}\nprefixes:",
+     "1 supporting_system.kea: 'run/x' is neither the path of a socket nor a http:// URL"),
+    ("prefixes:", "supporting_system: {kea: 'https://kea'}\nprefixes:",
+     "1 supporting_system.kea: 'https://kea' is neither the path"),
+    ("prefixes:", "supporting_system: {kea: 'http://u:secret@ka:99999'}\nprefixes:",
+     "1 supporting_system.kea: 'ka:99999' is neither the path"),
+    ("prefixes:", f"supporting_system: {{kea: /{'x' * 107}}}\nprefixes:",
+     "1 supporting_system.kea: '/xxxx"),
+    ("prefixes:", "supporting_system: {warm: maybe}\nprefixes:",
+     "1 supporting_system.warm: 'maybe' is neither true nor false"),
+    ("prefixes:", "supporting_system: {refresh: 0}\nprefixes:",
+     "1 supporting_system.refresh: 0 is out of range. Use 1 to 86400"),
     ("prefixes:", "supporting_system: {deadline: 0}\nprefixes:",
      "1 supporting_system.deadline: 0 is out of range. Use 0.05 to 30"),
     ("prefixes:", "supporting_system: {deadline: soon}\nprefixes:",

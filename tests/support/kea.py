@@ -16,7 +16,9 @@ from typing import Any
 
 from ryu_lw4o6.provisioning.kea_config import KeaServer
 from tests.support.ovs import wait_for
+from tests.support.postgres import USER, Postgres
 
+SCHEMA = Path("/usr/share/kea/scripts/pgsql/dhcpdb_create.pgsql")
 PROGRAMS = {"dhcp4": "kea-dhcp4", "dhcp6": "kea-dhcp6", "agent": "kea-ctrl-agent"}
 
 
@@ -24,6 +26,12 @@ def server(directory: Path, interface: str = "lo", **fields: Any) -> KeaServer:
     """A server that keeps everything in ``directory``."""
     place = str(directory)
     return KeaServer(interface, run=place, state=place, log=f"{place}/kea.log", **fields)
+
+
+def database(server: Postgres) -> dict[str, str]:
+    """A fresh lease database in PostgreSQL, as Kea's configuration names it."""
+    server.new_database("kea", SCHEMA)
+    return {"type": "postgresql", "name": "kea", "user": USER, "host": str(server.directory)}
 
 
 class Kea:

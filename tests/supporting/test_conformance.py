@@ -25,21 +25,27 @@ def found(backend: Backend, *keys: BindingKey) -> dict[BindingKey, tuple[object,
     }
 
 
-def told(*bindings: Binding) -> dict[BindingKey, tuple[object, ...]]:
-    return {b.key: (b.lwb4, b.ipv4, b.psid, b.params, b.br_address, b.expires_at) for b in bindings}
+def told(backend: Backend, *bindings: Binding) -> dict[BindingKey, tuple[object, ...]]:
+    return {
+        b.key: (
+            b.lwb4, b.ipv4, b.psid, b.params, b.br_address,
+            None if b.expires_at is None else backend.ends(b.expires_at),
+        )
+        for b in bindings
+    }  # fmt: skip
 
 
 def test_it_says_who_holds_an_address_and_port_set(backend: Backend) -> None:
     backend.fill([ONE, TWO, WHOLE])
-    assert found(backend, ONE.key) == told(ONE)
-    assert found(backend, ONE.key, TWO.key, WHOLE.key) == told(ONE, TWO, WHOLE)
+    assert found(backend, ONE.key) == told(backend, ONE)
+    assert found(backend, ONE.key, TWO.key, WHOLE.key) == told(backend, ONE, TWO, WHOLE)
 
 
 def test_what_is_free_is_left_out(backend: Backend) -> None:
     backend.fill([ONE])
     free = BindingKey(IPv4Address("192.0.2.1"), 4)
     other = BindingKey(IPv4Address("192.0.2.3"), 3)
-    assert found(backend, free, ONE.key, other) == told(ONE)
+    assert found(backend, free, ONE.key, other) == told(backend, ONE)
     assert found(backend, free) == {}
     assert found(backend) == {}
 
@@ -51,10 +57,10 @@ def test_an_empty_one_knows_nobody(backend: Backend) -> None:
 
 def test_it_answers_as_of_now(backend: Backend) -> None:
     backend.fill([ONE, WHOLE])
-    assert found(backend, ONE.key, WHOLE.key) == told(ONE, WHOLE)
+    assert found(backend, ONE.key, WHOLE.key) == told(backend, ONE, WHOLE)
     moved = replace(ONE, lwb4=IPv6Address("2001:db8:b4::99"))
     backend.fill([moved])
-    assert found(backend, ONE.key, WHOLE.key) == told(moved)
+    assert found(backend, ONE.key, WHOLE.key) == told(backend, moved)
 
 
 def test_many_at_once(backend: Backend) -> None:
@@ -65,4 +71,4 @@ def test_many_at_once(backend: Backend) -> None:
         for n in range(500)
     ]
     backend.fill(many)
-    assert found(backend, *(b.key for b in many)) == told(*many)
+    assert found(backend, *(b.key for b in many)) == told(backend, *many)

@@ -19,6 +19,7 @@ from ryu_lw4o6.core.config.problems import Bad, ConfigError, Problem
 from ryu_lw4o6.core.settings import (
     DEFAULT_RUN_DIRECTORY,
     DEFAULT_STORE_URL,
+    KEA,
     RestSettings,
     Settings,
     SupportingSystem,
@@ -102,22 +103,31 @@ def _read(root: Entry, directory: Path) -> Settings | None:
     )
 
 
+_SOURCES = ("store", "file", "kea")
+
+
 def _read_supporting_system(entry: Entry | None, directory: Path) -> SupportingSystem:
     default = SupportingSystem()
-    found = entry.fields(("store", "file", "deadline", "remember_no", "recheck")) if entry else None
+    known = (*_SOURCES, "deadline", "remember_no", "recheck", "refresh", "warm")
+    found = entry.fields(known) if entry else None
     if not found or entry is None:
         return default
+    several = [key for key in _SOURCES if key in found]
+    if len(several) > 1:
+        entry.problem(f"has both {' and '.join(several)}", "Keep the one that is to be asked")
     source = value_of(found, "store", values.store_url)
     if "file" in found:
-        if "store" in found:
-            entry.problem("has both store and file", "Keep the one that is to be asked")
         file = value_of(found, "file", values.bindings_file)
         source = str((directory / file).absolute()) if file else None
+    if "kea" in found:
+        source = KEA + (value_of(found, "kea", values.kea_endpoint) or "")
     return SupportingSystem(
         source,
         value_of(found, "deadline", values.seconds(0.05, 30), default.deadline),
         value_of(found, "remember_no", values.integer(1, 3600), default.remember_no),
         value_of(found, "recheck", values.integer(10, 30 * 86400), default.recheck),
+        value_of(found, "refresh", values.integer(1, 86400), default.refresh),
+        value_of(found, "warm", values.boolean, default.warm),
     )
 
 

@@ -11,6 +11,7 @@ from ipaddress import (
     IPv6Address,
     IPv6Interface,
 )
+from urllib.parse import urlsplit
 
 from ryu_lw4o6.core import addresses
 from ryu_lw4o6.core.config.problems import Bad, did_you_mean, quote, shorten
@@ -21,6 +22,7 @@ _INTERFACE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LENGTH = re.compile(r"[^/]+/[0-9]{1,3}")
 _STORE = re.compile(r"(?:sqlite(?:\+\w+)?:////.|postgresql(?:\+\w+)?://).*", re.DOTALL)
+_MOST_SOCKET_PATH = 107  # sockaddr_un has 108 bytes, and ends with a zero byte
 # "This network", loopback, link-local, and multicast to the end (RFC 6890 section 2.2.2).
 _NOT_HOSTS = tuple(map(IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")))
 
@@ -250,6 +252,24 @@ def bindings_file(value: str) -> str:
     """The name of a file of bindings: its ending says how to read it."""
     if not value.endswith((".csv", ".json")):
         raise Bad(f"{quote(value)} is neither .csv nor .json", "Name the file by its format")
+    return value
+
+
+def kea_endpoint(value: str) -> str:
+    """The path of a control socket, or the URL of a control agent, which may hold a password."""
+    shown = quote(value.rpartition("@")[2])
+    hint = "Use /run/kea/kea4-ctrl-socket, or http://127.0.0.1:8000"
+    if value.startswith("/"):
+        if len(value.encode()) > _MOST_SOCKET_PATH or "\0" in value:
+            raise Bad(f"{shown} is too long for the path of a socket", hint)
+        return value
+    try:
+        parts = urlsplit(value)
+        right = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        right = False
+    if not right or not value.isprintable() or not value.isascii() or " " in value:
+        raise Bad(f"{shown} is neither the path of a socket nor a http:// URL", hint)
     return value
 
 
