@@ -175,7 +175,8 @@ def lease_of(binding: Binding, number: int) -> dict[str, Any]:
     assert leased is not None
     subnet = next(n for n, net in enumerate(LEASES.networks.values(), 1) if leased in net)
     lease = {
-        "ip-address": str(leased), "subnet-id": subnet, "client-id": number.to_bytes(5, "big").hex(":"),
+        "ip-address": str(leased), "subnet-id": subnet,
+        "client-id": number.to_bytes(5, "big").hex(":"),
         "hw-address": f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}",
         "user-context": {"ISC": {"relay-agent-info": f"0x{dhcpv4.pack_agent(agent).hex()}"}},
         "valid-lft": dhcpv4.INFINITE if binding.expires_at is None else 3600,

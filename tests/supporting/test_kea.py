@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from ryu_lw4o6.core.binding import BindingTable
+from ryu_lw4o6.core.binding import BindingKey, BindingTable
 from ryu_lw4o6.core.failover import foreseen
 from ryu_lw4o6.core.settings import Failover
 from ryu_lw4o6.supporting import SystemUnavailable
@@ -212,11 +212,14 @@ def test_changes_are_followed(kea: tuple[Kea, str]) -> None:
     assert asked.wait_for_changes(0.1) == []
     moved = replace(ONE, lwb4=IPv6Address("2001:db8:b4::77"))
     fill_kea(server, [moved, WHOLE, *many[:-1]])
-    found: list[Any] = []
-    wait_for(
-        "the changes are seen", lambda: found.extend(asked.wait_for_changes(0.1) or []) or found
-    )
-    assert set(found) == {ONE.key, WHOLE.key, many[-1].key}
+    found: set[BindingKey] = set()
+
+    def seen() -> bool:
+        found.update(asked.wait_for_changes(0.1) or [])
+        return bool(found)
+
+    wait_for("the changes are seen", seen)
+    assert found == {ONE.key, WHOLE.key, many[-1].key}
     assert [b.lwb4 for b in asked.changed([ONE.key, many[-1].key])] == [moved.lwb4]
 
 
