@@ -165,6 +165,8 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	ip6 = data + ETH_HLEN;
 	if ((void *)(ip + 20) > end)
 		return refuse(REFUSED_TRUNCATED);
+	if (martian(ip + 16))
+		return refuse(REFUSED_MARTIAN);
 	first = bpf_ntohl(*(__u32 *)ip6);	/* version, traffic class, flow label */
 	ecn = ecn_at_the_end(ip[1] & ECN, first >> 20 & ECN);
 	if (ecn < 0)
@@ -206,6 +208,8 @@ static __always_inline int mark_ipv4(struct xdp_md *ctx)
 		return refuse(why);
 	if ((void *)(ip + 20) > end)
 		return refuse(REFUSED_TRUNCATED);
+	if (martian(ip + 12))
+		return refuse(REFUSED_MARTIAN);
 	write_mark(data + ETH_ALEN, ip, end, 0, 0);
 	count(MARKED_IN);
 	return XDP_PASS;

@@ -46,6 +46,16 @@ static __always_inline int unsound(const __u8 *ip, const void *end, __u32 room)
 	return checksum_right(ip, end) ? -1 : REFUSED_CHECKSUM;
 }
 
+/*
+ * Whether no packet may come from, or go to, the IPv4 address at `at` (RFC 1812 sections 5.3.5 and
+ * 5.3.7): this network, loopback, multicast, limited broadcast.
+ */
+static __always_inline int martian(const __u8 *at)
+{
+	return at[0] == 0 || at[0] == 127 || at[0] >> 4 == 0xe ||
+	       (at[0] & at[1] & at[2] & at[3]) == 0xff;
+}
+
 /* Is a fragment, but not the first of its packet. */
 static __always_inline int later_fragment(const __u8 *ip)
 {

@@ -53,6 +53,7 @@ COUNTERS = (
     "fragmented_out",
     "refused_checksum",
     "refused_fragment",
+    "refused_martian",
 )
 """In the order of ``enum counter`` in shim.h."""
 

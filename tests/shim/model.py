@@ -6,6 +6,7 @@ Slow and obvious where softwire.bpf.c is fast; the tests hold one against the ot
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from ipaddress import IPv4Address, IPv4Network
 
 EXTENSIONS = {0, 43, 44, 51, 60}  # hop-by-hop, routing, fragment, authentication, destination
 TEB = bytes.fromhex("00006558")
@@ -59,6 +60,8 @@ def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
         return None if _leads_to_gre(next_header, rest) else frame
     if not is_sound(rest, payload_length) or payload_length > 0xFFFF - 18:
         return None
+    if is_martian(rest[16:20]):
+        return None
     first, hop_limit = int.from_bytes(ipv6[:4], "big"), ipv6[7]
     ecn = ECN_AT_THE_END[rest[1] & 3][first >> 20 & 3]
     if ecn is None:
@@ -97,9 +100,15 @@ def checksum(data: bytes) -> int:
 def internet_to_ovs(frame: bytes) -> bytes | None:
     """The same for an IPv4 packet in an untagged frame."""
     packet = frame[14:]
-    if not is_sound(packet, len(packet)):
+    if not is_sound(packet, len(packet)) or is_martian(packet[12:16]):
         return None
     return frame[:6] + mark(packet) + frame[12:]
+
+
+def is_martian(address: bytes) -> bool:
+    """RFC 1812 sections 5.3.5 and 5.3.7."""
+    martians = ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32")
+    return any(IPv4Address(address) in IPv4Network(network) for network in martians)
 
 
 def ovs_to_wire(frame: bytes, br_addresses: Mapping[int, bytes]) -> bytes | None:

@@ -50,24 +50,35 @@ ROUTINE = {
 """Counters of the shim that count what it always does; neighbour discovery moves them as well."""
 
 
+def in_vlans(config: str, vlan6: int, vlan4: int) -> str:
+    """A configuration with a VLAN on either side, 0 for none."""
+    for side, vlan in (("ipv6", vlan6), ("ipv4", vlan4)):
+        if vlan:
+            config = config.replace(f"{side}: {{{{", f"{side}: {{{{vlan: {vlan}, ")
+    return config
+
+
 class Rig:
     """``wire6`` and ``wire4`` are the far ends of the NICs; ``router`` is the namespace that
     ``wire6`` is in. It is ready when its next hops are ``resolved``, if they can be.
 
     ``vlans`` are the tags on either wire, 0 for none. On a ``stick`` there is one NIC and one wire,
-    on which ``wire4`` shows what belongs to its VLAN, under addresses of its own.
+    on which ``wire4`` shows what belongs to its VLAN, under addresses of its own. One that
+    ``purges`` brings its counters up to date by emptying the datapath, which is quick.
     """
 
     router: str
 
     def __init__(
         self, config: str = CONFIG, *, resolved: bool = True,
-        vlans: tuple[int, int] = (0, 0), stick: bool = False,
+        vlans: tuple[int, int] = (0, 0), stick: bool = False, purges: bool = False,
     ) -> None:  # fmt: skip
         self._exits = contextlib.ExitStack()
         self.routers: dict[str, str] = {}
         self._instance: Instance | None = None
+        self._purges = purges
         self._counted = -1  # how many frames had been sent when the counters were last read
+        self._last: tuple[Counter[str], Counter[str]] | None = None
         try:
             self.ovs = Ovs()
             self._exits.callback(self.ovs.stop)
@@ -150,14 +161,26 @@ class Rig:
 
     def counters(self) -> Counter[str]:
         """Packets by the name of each counter, up to date."""
-        sent = self.wire6.sent + self.wire4.sent
-        if sent != self._counted:
+        if self._purges:
+            self.ovs("ovs-appctl", "revalidator/purge")
+        elif self._sent != self._counted:
             for _ in range(2):  # the round that is under way may have passed a flow already
                 self.ovs("ovs-appctl", "revalidator/wait")
-        self._counted = sent
+        self._counted = self._sent
         status, body = self.controller.rest("GET", "/v1/counters/lwaftr1")
         assert status == 200
         return Counter({name: value["packets"] for name, value in body["counters"].items()})
+
+    def all_counters(self, *, known: bool = False) -> tuple[Counter[str], Counter[str]]:
+        """Those of the switch, and those of what the shim has refused or changed. If they are
+        ``known``, those of the last time will do, unless something was sent since."""
+        if not known or self._last is None or self._sent != self._counted:
+            self._last = self.counters(), self.shim_counters()
+        return self._last
+
+    @property
+    def _sent(self) -> int:
+        return self.wire6.sent + self.wire4.sent
 
     def shim_counters(self) -> Counter[str]:
         """What the shim has refused or changed, by the name of each counter."""

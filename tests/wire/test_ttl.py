@@ -80,8 +80,6 @@ SILENT = [
     Scenario("a fragment that is not the first",
              send4=[downstream(ttl=1, dst="203.0.113.1", proto=17, frag=5) / Raw(bytes(8))],
              counters=DOWN),
-    Scenario("from a multicast address",
-             send4=[downstream(ttl=1, src="224.0.0.9") / UDP(sport=53, dport=1072)], counters=DOWN),
     Scenario("the last hop: TTL 1 arrives at the lwAFTR's own address",
              send4=[IP(src="198.51.100.200", dst="198.51.100.1", ttl=1) / UDP(sport=5, dport=9)],
              counters={"from_internet": 1, "drop_to_lwaftr": 1}),

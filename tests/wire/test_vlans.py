@@ -9,7 +9,7 @@ from scapy.layers.inet import ICMP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
-from tests.support.rig import CONFIG, NEXT_HOP4, NIC4, ROUTER4, Rig, frames
+from tests.support.rig import CONFIG, NEXT_HOP4, NIC4, ROUTER4, Rig, frames, in_vlans
 from tests.wire.scenario import (
     LWB4,
     SECOND_AFTR,
@@ -30,13 +30,6 @@ from tests.wire.test_ttl import up as expires_upstream
 STICK = CONFIG.replace("port: eth4", "port: eth6")
 
 
-def tagged(config: str, vlan6: int, vlan4: int) -> str:
-    for side, vlan in (("ipv6", vlan6), ("ipv4", vlan4)):
-        if vlan:
-            config = config.replace(f"{side}: {{{{", f"{side}: {{{{vlan: {vlan}, ")
-    return config
-
-
 @pytest.fixture(
     scope="module",
     params=[(100, 0, False), (0, 200, False), (7, 7, False), (100, 200, False), (100, 200, True),
@@ -45,7 +38,7 @@ def tagged(config: str, vlan6: int, vlan4: int) -> str:
 )  # fmt: skip
 def tagged_rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     vlan6, vlan4, stick = request.param
-    config = tagged(STICK if stick else CONFIG, vlan6, vlan4)
+    config = in_vlans(STICK if stick else CONFIG, vlan6, vlan4)
     rig = Rig(config, vlans=(vlan6, vlan4), stick=stick)
     yield rig
     rig.stop()
