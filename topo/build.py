@@ -9,9 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from topo.kea import Kea
 from topo.lwaftr import Lwaftr
+from topo.lwb4s import Lwb4s
 from topo.nodes import Nodes, ip, wait_for
 from topo.plan import SERVER, Lab
+from topo.provisioning import Provisioning
 
 RUN = Path("/run/lw4o6-lab")
 OPTIONS = "lab.json"
@@ -30,7 +33,9 @@ class Builder(Nodes):
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab.name, RUN / lab.name)
         self.lab = lab
-        self.lwaftrs = {site.name: Lwaftr(self, site.name, lab.rest_host) for site in lab.sites}
+        self.lwb4s = Lwb4s(self, lab)
+        self.kea = Kea(self, lab) if lab.provisioning is Provisioning.DHCP else None
+        self.lwaftrs = {site.name: Lwaftr(self, site.name) for site in lab.sites}
 
     @property
     def lwaftr(self) -> Lwaftr:
@@ -61,12 +66,24 @@ class Builder(Nodes):
             raise
 
     def _start(self, progress: Progress) -> None:
-        """What makes a network an lwAFTR's."""
+        """What makes it an lw4o6 network."""
+        self._start_lwaftrs(progress)
+        self._start_lwb4s(progress)
+
+    def _start_lwaftrs(self, progress: Progress) -> None:
+        if self.kea is not None:
+            progress("DHCP server: Kea")
+            self.kea.start()
         for name, lwaftr in self.lwaftrs.items():
             progress(f"{name}: Open vSwitch, the softwire shim, ryu-manager")
             self._start_lwaftr(lwaftr)
         for name, lwaftr in self.lwaftrs.items():
             wait_for(f"{name} is ready", lwaftr.ready)
+
+    def _start_lwb4s(self, progress: Progress) -> None:
+        if self.lab.provisioned:
+            progress(f"lwB4s: provisioned by {self.lab.provisioning.upper()}")
+            self.lwb4s.start()
 
     def _start_lwaftr(self, lwaftr: Lwaftr) -> None:
         lwaftr.directory.mkdir(exist_ok=True)
@@ -85,8 +102,10 @@ class Builder(Nodes):
 
     def healthy(self) -> bool:
         nodes = self.lab.nodes
-        return len(self.standing(nodes)) == len(nodes) and all(
-            lwaftr.ready() for lwaftr in self.lwaftrs.values()
+        return (
+            len(self.standing(nodes)) == len(nodes)
+            and all(lwaftr.ready() for lwaftr in self.lwaftrs.values())
+            and self.lwb4s.bound()
         )
 
     def _build_network(self) -> None:
@@ -119,7 +138,7 @@ class Builder(Nodes):
                 self.run(node, "ethtool", "-K", name, "tx", "off", "gso", "off", "tso", "off")
         for node, command in lab.addresses():
             self.run(node, "ip", *command)
-        for sub in lab.subscribers:
+        for sub in () if lab.provisioned else lab.subscribers:
             self.run(sub.nat, "nft", "-f", "-", text=lab.napt(sub))
             self.run(sub.tun, "nft", "-f", "-", text=lab.softwire_rules(sub))
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ryu_lw4o6.core.settings import Datapath, Failover
 from topo import status
@@ -18,10 +18,12 @@ from topo.build import Builder
 from topo.demo.run import run_demo
 from topo.failover import faults
 from topo.failover.build import FailoverBuilder
-from topo.failover.plan import FailoverLab, Mode, Shared
+from topo.failover.plan import FailoverLab, Mode, Shared, fitting
 from topo.labs import builder_of, standing
+from topo.lwb4.softwire import Tunnel
 from topo.nodes import LabError, wait_for
-from topo.plan import ANYCAST, MOST_SUBSCRIBERS, SUBSCRIBERS, Lab, Tunnel, subscribers
+from topo.plan import ANYCAST, MOST_SUBSCRIBERS, SUBSCRIBERS, Lab, subscribers
+from topo.provisioning import Provisioning
 
 _E = TypeVar("_E", bound=StrEnum)
 
@@ -73,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
                 help="what lwB4s encapsulate with (default: %(default)s)",
             )  # fmt: skip
         if function is _up:
+            command.add_argument(
+                "--provisioning", type=Provisioning, choices=list(Provisioning),
+                help="who tells lwB4s their addresses: nobody, the lwAFTR by PCP, or Kea by DHCPv4 "
+                "over DHCPv6 (default: static; pcp, where lwAFTRs have no store to ask)",
+            )  # fmt: skip
             _add_failover(command)
         if function is _demo:
             command.add_argument(
@@ -140,6 +147,9 @@ def _add_failover(command: argparse.ArgumentParser) -> None:
         "none (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
+        "--own-pools", action="store_true", help="each lwAFTR has IPv4 prefixes of its own"
+    )
+    group.add_argument(
         "--subscribers", type=int, choices=range(1, MOST_SUBSCRIBERS + 1), metavar="N",
         default=len(SUBSCRIBERS), help=f"1 to {MOST_SUBSCRIBERS} (default: %(default)s)",
     )  # fmt: skip
@@ -148,11 +158,11 @@ def _add_failover(command: argparse.ArgumentParser) -> None:
 def _up(args: argparse.Namespace) -> int:
     started = time.monotonic()
     common = args.name, subscribers(args.subscribers), args.datapath, args.tunnel
-    lab = (
-        FailoverLab(*common, args.mode, args.mechanism, args.store)
-        if args.failover
-        else Lab(*common)
-    )
+    if args.failover:
+        provisioning = args.provisioning or fitting(args.mechanism, args.store)
+        lab = _checked(*common, provisioning, args.mode, args.mechanism, args.store, args.own_pools)
+    else:
+        lab = Lab(*common, args.provisioning or Provisioning.STATIC)
     older = standing(lab.name)
     if older is not None and older.lab != lab and older.exists():
         if older.healthy():
@@ -169,6 +179,13 @@ def _up(args: argparse.Namespace) -> int:
         print("  lw4o6-lab recover primary")
     print("  lw4o6-lab down")
     return 0
+
+
+def _checked(*options: Any) -> Lab:
+    try:
+        return FailoverLab(*options)
+    except ValueError as error:
+        raise LabError(f"these options do not go together: {error}") from None
 
 
 def _down(args: argparse.Namespace) -> int:

@@ -9,7 +9,9 @@ from ryu_lw4o6.core.settings import Datapath, Failover
 from topo.build import OPTIONS, RUN, Builder
 from topo.failover.build import FailoverBuilder
 from topo.failover.plan import FailoverLab, Mode, Shared
-from topo.plan import MOST_SUBSCRIBERS, Lab, Tunnel, subscribers
+from topo.lwb4.softwire import Tunnel
+from topo.plan import MOST_SUBSCRIBERS, Lab, subscribers
+from topo.provisioning import Provisioning
 
 
 def builder_of(lab: Lab) -> Builder:
@@ -23,7 +25,10 @@ def standing(name: str) -> Builder | None:
         options = json.loads((RUN / name / OPTIONS).read_text())
     except (OSError, ValueError):
         # Whatever it was, the largest lab has all nodes that it may have.
-        largest = FailoverLab(name, subscribers(MOST_SUBSCRIBERS), store=Shared.POSTGRESQL)
+        largest = FailoverLab(
+            name, subscribers(MOST_SUBSCRIBERS), provisioning=Provisioning.DHCP,
+            store=Shared.POSTGRESQL,
+        )  # fmt: skip
         builder = builder_of(largest)
         return builder if builder.exists() else None
     return builder_of(from_options(name, options))
@@ -36,9 +41,14 @@ def from_options(name: str, options: dict[str, Any]) -> Lab:
         subscribers(options["subscribers"]),
         Datapath(options["datapath"]),
         Tunnel(options["tunnel"]),
+        Provisioning(options["provisioning"]),
     )
     if "mode" not in options:
         return Lab(*common)
     return FailoverLab(
-        *common, Mode(options["mode"]), Failover(options["mechanism"]), Shared(options["store"])
+        *common,
+        Mode(options["mode"]),
+        Failover(options["mechanism"]),
+        Shared(options["store"]),
+        options["own_pools"],
     )

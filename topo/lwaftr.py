@@ -15,14 +15,13 @@ PROCESSES = ("ovsdb-server", "ovs-vswitchd", "ryu-manager")
 
 
 class Lwaftr:
-    """The lwAFTR in node ``name``; ``rest_host`` is where its REST API listens."""
+    """The lwAFTR in node ``name``."""
 
-    def __init__(self, nodes: Nodes, name: str, rest_host: str) -> None:
+    def __init__(self, nodes: Nodes, name: str) -> None:
         self.name = name
         self.directory = nodes.directory / name
         self.config = self.directory / "lw4o6.yaml"
         self._nodes = nodes
-        self._rest_host = rest_host
 
     # --- its processes ---
 
@@ -37,7 +36,7 @@ class Lwaftr:
     def start_controller(self) -> None:
         self._start(
             "ryu-manager", "ryu-manager", "ryu_lw4o6.app", "rest.app",
-            "--lw4o6-config", str(self.config), "--wsapi-host", self._rest_host,
+            "--lw4o6-config", str(self.config),
             "--pid-file", str(self._pid_file("ryu-manager")),
         )  # fmt: skip
 

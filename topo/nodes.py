@@ -55,10 +55,11 @@ class Nodes:
         return ["nsenter", f"--net=/run/netns/{self.namespace(node)}", *command]
 
     def environment(self, node: str) -> dict[str, str]:
-        """Each node has an Open vSwitch of its own, if it has one."""
+        """Each node has an Open vSwitch or a Kea of its own, if it has one."""
         place = str(self.directory / node)
-        ovs = {f"OVS_{kind}DIR": place for kind in ("RUN", "LOG", "DB", "SYSCONF")}
-        return {**os.environ, **ovs, "PATH": f"{BIN}:{os.environ['PATH']}"}
+        own = {f"OVS_{kind}DIR": place for kind in ("RUN", "LOG", "DB", "SYSCONF")}
+        own |= {f"KEA_{kind}_DIR": place for kind in ("PIDFILE", "LOCKFILE")}
+        return {**os.environ, **own, "PATH": f"{BIN}:{os.environ['PATH']}"}
 
     def run(
         self, node: str, *command: str, check: bool = True, text: str | None = None,

@@ -5,15 +5,13 @@
     host3 -- nat3 == tun3 --'      IPv6        |  Open vSwitch, ryu-manager
                                                '  of its own
 
-An lwB4 takes two namespaces: ``nat`` does NAPT44 into the port set, ``tun`` encapsulates, in one of
-two ways. Where there is no tunnel driver, the kernel's plain IPv6 encapsulation (SRv6 with one
-segment and no routing header) is RFC 2473 on the wire; its route would bypass the NAPT if both were
-in one namespace.
+An lwB4 takes two namespaces: ``nat`` does NAPT44 into the port set, ``tun`` encapsulates (see
+``topo.lwb4``). One that is provisioned has an agent that does the rest in both; the others have a
+fixed address.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
@@ -21,6 +19,11 @@ from typing import Any
 
 from ryu_lw4o6.core.portset import PortParams
 from ryu_lw4o6.core.settings import Datapath
+from topo.lwb4 import napt, softwire
+from topo.lwb4.lease import Lease
+from topo.lwb4.napt import Forward
+from topo.lwb4.softwire import Softwire, Tunnel
+from topo.provisioning import KEA, KEA_ADDRESS, KEA_IDENTIFIER, KEA_ROUTER, Provisioning
 
 ACCESS_MTU = 1540
 """The access network carries a full-sized IPv4 packet (1500 bytes) in a softwire."""
@@ -28,21 +31,15 @@ ACCESS_MTU = 1540
 INNER_MTU = 1500
 ANYCAST = IPv6Address("2001:db8:ffff::1")
 SERVER = IPv4Address("198.18.0.80")
-B4_SOFTWIRE = "192.0.0.2"  # the well-known address of a B4 inside its softwire (RFC 6333 5.7)
-LAN_ROUTER, LAN_HOST = "192.168.1.1", "192.168.1.2"
+LAN_ROUTER, LAN_HOST = IPv4Address("192.168.1.1"), IPv4Address("192.168.1.2")
 SHARED = IPv4Network("192.0.2.0/28")
 FULL = IPv4Network("203.0.113.0/29")
 SHARED_PARAMS = PortParams(6, 6)
 FULL_PARAMS = PortParams(0, 0)
 INBOUND_PORT = 8007  # the host's
+FORWARD = Forward(LAN_HOST, INBOUND_PORT)
+"""What every lwB4 forwards from the last of its ports."""
 MOST_SUBSCRIBERS = 18
-
-
-class Tunnel(enum.StrEnum):
-    """What an lwB4 encapsulates with."""
-
-    SRV6 = "srv6"
-    IPIP6 = "ipip6"  # ip -6 tunnel ... mode ipip6
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +74,11 @@ class Subscriber:
     @property
     def ports(self) -> list[range]:
         return list(self.params.port_ranges(self.psid))
+
+    @property
+    def lease(self) -> Lease:
+        """The address and ports, if nobody else says which."""
+        return Lease.of(self.ipv4, self.params, self.psid)
 
     @property
     def inbound_port(self) -> int:
@@ -148,6 +150,12 @@ class Lab:
     subscribers: tuple[Subscriber, ...] = SUBSCRIBERS
     datapath: Datapath = Datapath.USERSPACE
     tunnel: Tunnel = Tunnel.SRV6
+    provisioning: Provisioning = Provisioning.STATIC
+
+    @property
+    def provisioned(self) -> bool:
+        """Whether lwB4s have an agent that is told their address."""
+        return self.provisioning is not Provisioning.STATIC
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -157,6 +165,8 @@ class Lab:
     @property
     def links(self) -> tuple[Link, ...]:
         links = list(self._core_links())
+        if self.provisioning is Provisioning.DHCP:
+            links.append(Link("access", "kea", KEA, "eth0"))
         for sub in self.subscribers:
             links += [
                 Link(sub.host, "eth0", sub.nat, "lan"),
@@ -173,9 +183,23 @@ class Lab:
     def addresses(self) -> Iterator[tuple[str, list[str]]]:
         """Commands (arguments of ``ip``) that address and route each node, as (node, command)."""
         yield from self._core_addresses()
+        if self.provisioning is Provisioning.DHCP:
+            yield from _kea()
         for sub in self.subscribers:
             yield from _subscriber(sub)
-            yield from (_srv6 if self.tunnel is Tunnel.SRV6 else _ipip6)(sub)
+            if not self.provisioned:
+                yield from self._static(sub)
+
+    def _static(self, sub: Subscriber) -> Iterator[tuple[str, list[str]]]:
+        for command in softwire.translator_address(None, sub.ipv4):
+            yield sub.nat, command
+        for command in softwire.tunnel_address(None, sub.ipv4):
+            yield sub.tun, command
+        for command in softwire.tunnel_commands(self.softwire(sub)):
+            yield sub.tun, command
+
+    def softwire(self, sub: Subscriber) -> Softwire:
+        return Softwire(sub.lwb4, ANYCAST, self.tunnel)
 
     def _core_links(self) -> Iterator[Link]:
         yield Link("access", "core6", "lwaftr1", "eth6", ACCESS_MTU)
@@ -194,77 +218,50 @@ class Lab:
         """More of a node's settings below /proc/sys/net, as ``name=value``."""
         return ()
 
-    @property
-    def rest_host(self) -> str:
-        """Where controllers listen for REST."""
-        return "127.0.0.1"
-
     def options(self) -> dict[str, Any]:
         """What makes this lab differ from others, ready for JSON; ``topo.labs`` reads it."""
         return {
             "datapath": self.datapath,
             "tunnel": self.tunnel,
             "subscribers": len(self.subscribers),
+            "provisioning": self.provisioning,
         }
 
     def napt(self, sub: Subscriber) -> str:
-        """An nftables ruleset for the lwB4's NAPT44, in the place of the one before.
-
-        One port is forwarded to the host, for connections from the Internet.
-        """
-        if sub.params.shared:
-            # A map of ranges with the range as key would use the first port of each range only.
-            ranges = ", ".join(
-                f"{i} : {sub.ipv4} . {ports[0]}-{ports[-1]}" for i, ports in enumerate(sub.ports)
-            )
-            count = len(sub.ports)
-            snat = (
-                "meta l4proto { tcp, udp, icmp } snat ip to "
-                f"numgen inc mod {count} map {{ {ranges} }}"
-            )
-        else:
-            snat = f"snat to {sub.ipv4}"
-        return (
-            "table ip napt44\ndelete table ip napt44\ntable ip napt44 {\n"
-            " chain post {\n  type nat hook postrouting priority srcnat;\n"
-            f'  oifname "softwire" {snat}\n }}\n'
-            " chain pre {\n  type nat hook prerouting priority dstnat;\n"
-            f'  iifname "softwire" ip daddr {sub.ipv4} tcp dport {sub.inbound_port} '
-            f"dnat to {LAN_HOST}:{INBOUND_PORT}\n }}\n}}\n"
-        )
+        """An nftables ruleset for the NAPT44 of an lwB4 with a fixed address, in the place of the
+        one before."""
+        return napt.ruleset(sub.lease, FORWARD)
 
     def softwire_rules(self, sub: Subscriber) -> str:
-        """nftables: only IPv4-in-IPv6 to the lwB4 is decapsulated; the rest stays local."""
-        if self.tunnel is Tunnel.IPIP6:
-            return ""
-        return (
-            "table ip6 softwire {\n chain pre {\n"
-            "  type filter hook prerouting priority mangle;\n"
-            f"  ip6 nexthdr 4 ip6 daddr {sub.lwb4} meta mark set 44\n }}\n}}\n"
-        )
+        """nftables for the tunnel of an lwB4 with a fixed address."""
+        return softwire.tunnel_rules(self.softwire(sub))
+
+    def agent(self, sub: Subscriber, translator: str, directory: str) -> list[str]:
+        """The command that runs the agent of an lwB4 that is provisioned. ``translator`` is the
+        namespace of its NAPT44."""
+        return [
+            "lw4o6-lwb4", "run", directory, "--provisioning", self.provisioning,
+            "--lwb4", str(sub.lwb4), "--aftr", str(ANYCAST), "--translator", translator,
+            "--tunnel", self.tunnel, "--dhcpv6", str(ANYCAST),
+            "--forward", f"{FORWARD.host}:{FORWARD.port}",
+        ]  # fmt: skip
 
     def config(self, site: Site, directory: str) -> str:
         """The configuration file of the lwAFTR at ``site``; ``directory`` is the lab's."""
+        return (
+            f"store: sqlite:///{directory}/{site.name}/bindings.sqlite\n"
+            f"{self.provisioning.prefixes(((SHARED, SHARED_PARAMS), (FULL, FULL_PARAMS)))}"
+            f"{'' if self.provisioned else self._bindings()}"
+            f"{instance(site, self.datapath)}"
+            f"{self.provisioning.instance(SHARED)}"
+        )
+
+    def _bindings(self) -> str:
         bindings = "".join(
             f'  - {{lwb4: "{sub.lwb4}", ipv4: {sub.ipv4}, psid: {sub.psid}}}\n'
             for sub in self.subscribers[1:]
         )
-        return (
-            f"store: sqlite:///{directory}/{site.name}/bindings.sqlite\n"
-            f"{prefixes(SHARED, FULL)}"
-            "# The first subscriber's binding is made over REST.\n"
-            f"bindings:\n{bindings}"
-            f"{instance(site, self.datapath)}"
-        )
-
-
-def prefixes(shared: IPv4Network, full: IPv4Network) -> str:
-    """The public addresses, in the words of a configuration file."""
-    return "prefixes:\n" + "".join(
-        f"  - {{prefix: {network}, psid_offset: {params.psid_offset}, "
-        f"psid_length: {params.psid_length}}}\n"
-        for network, params in ((shared, SHARED_PARAMS), (full, FULL_PARAMS))
-    )
+        return f"# The first subscriber's binding is made over REST.\nbindings:\n{bindings}"
 
 
 def instance(site: Site, datapath: Datapath) -> str:
@@ -283,38 +280,16 @@ def instance(site: Site, datapath: Datapath) -> str:
 
 def _subscriber(sub: Subscriber) -> Iterator[tuple[str, list[str]]]:
     yield sub.host, ["addr", "add", f"{LAN_HOST}/24", "dev", "eth0"]
-    yield sub.host, ["route", "add", "default", "via", LAN_ROUTER]
+    yield sub.host, ["route", "add", "default", "via", str(LAN_ROUTER)]
     yield sub.nat, ["addr", "add", f"{LAN_ROUTER}/24", "dev", "lan"]
-    yield sub.nat, ["addr", "add", f"{sub.ipv4}/32", "dev", "softwire"]
-    yield sub.nat, ["route", "add", "default", "via", B4_SOFTWIRE, "dev", "softwire", "onlink"]
-    yield sub.tun, ["addr", "add", f"{B4_SOFTWIRE}/32", "dev", "v4"]
-    yield sub.tun, ["route", "add", f"{sub.ipv4}/32", "dev", "v4"]
+    yield sub.tun, ["addr", "add", f"{softwire.B4_ADDRESS}/32", "dev", "v4"]
     yield sub.tun, ["addr", "add", f"{sub.lwb4}/64", "dev", "wan", "nodad"]
     yield sub.tun, ["-6", "route", "add", "default", "via", str(sub.gateway)]
     yield "access", ["addr", "add", f"{sub.gateway}/64", "dev", f"sub{sub.number}", "nodad"]
 
 
-def _ipip6(sub: Subscriber) -> Iterator[tuple[str, list[str]]]:
-    """The kernel's tunnel driver, with its encapsulation limit option as it comes."""
-    yield sub.tun, [
-        "-6", "tunnel", "add", "softwire", "mode", "ipip6", "local", str(sub.lwb4),
-        "remote", str(ANYCAST), "dev", "wan",
-    ]  # fmt: skip
-    yield sub.tun, ["link", "set", "softwire", "up"]
-    yield sub.tun, ["route", "add", "default", "dev", "softwire"]
-
-
-def _srv6(sub: Subscriber) -> Iterator[tuple[str, list[str]]]:
-    yield sub.tun, ["sr", "tunsrc", "set", str(sub.lwb4)]
-    yield sub.tun, [
-        "route", "add", "default", "encap", "seg6", "mode", "encap.red", "segs", str(ANYCAST),
-        "dev", "wan", "mtu", str(INNER_MTU),
-    ]  # fmt: skip
-    # The rule for marked packets must come before the table of local addresses.
-    yield sub.tun, ["-6", "rule", "add", "pref", "100", "lookup", "local"]
-    yield sub.tun, ["-6", "rule", "del", "pref", "0"]
-    yield sub.tun, ["-6", "rule", "add", "pref", "10", "fwmark", "44", "lookup", "44"]
-    yield sub.tun, [
-        "-6", "route", "add", f"{sub.lwb4}/128", "encap", "seg6local", "action", "End.DX4",
-        "nh4", "0.0.0.0", "dev", "v4", "table", "44",
-    ]  # fmt: skip
+def _kea() -> Iterator[tuple[str, list[str]]]:
+    yield "access", ["addr", "add", str(KEA_ROUTER), "dev", "kea", "nodad"]
+    yield KEA, ["addr", "add", str(KEA_ADDRESS), "dev", "eth0", "nodad"]
+    yield KEA, ["addr", "add", str(KEA_IDENTIFIER), "dev", "eth0"]
+    yield KEA, ["-6", "route", "add", "default", "via", str(KEA_ROUTER.ip)]

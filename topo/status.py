@@ -25,6 +25,8 @@ def lines(builder: Builder) -> Iterator[str]:
     bound = {name: _bindings(lwaftr) for name, lwaftr in builder.lwaftrs.items()}
     for sub in builder.lab.subscribers:
         yield _line(sub.host, f"lwB4 {sub.lwb4}: {_bound(sub, bound)}")
+        if builder.lab.provisioned:
+            yield _line("", _agent(builder.lwb4s.status(sub)))
     yield _line("logs", str(builder.directory))
 
 
@@ -74,6 +76,20 @@ def _network(lab: FailoverBuilder) -> Iterator[str]:
     if lab.database is not None:
         answers = lab.database.answers()
         yield _line("database", "PostgreSQL runs" if answers else "PostgreSQL does NOT ANSWER")
+
+
+def _agent(found: dict[str, Any] | None) -> str:
+    """What an lwB4's agent says of itself."""
+    if found is None:
+        return "its agent does NOT ANSWER"
+    if found["ipv4"] is None:
+        return f"{found['provisioning']} {found['state']}, no lease"
+    ports = found["ports"]
+    more = ", ..." if len(ports) > 1 else ""
+    return (
+        f"{found['provisioning']} {found['state']}: {found['ipv4']} ports {ports[0]}{more}, "
+        f"{found['seconds_left']:.0f} s left, provisioned anew {found['restarts']} times"
+    )
 
 
 def _bindings(lwaftr: Lwaftr) -> list[dict[str, Any]]:

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ryu_lw4o6.core.config import load
 from ryu_lw4o6.core.settings import Failover, Settings
-from topo.failover.plan import ROUTERS, FailoverLab, Mode, Shared, management
-from topo.plan import SITES, subscribers
+from ryu_lw4o6.provisioning import kea_config
+from ryu_lw4o6.provisioning.kea_config import KeaServer
+from topo.failover.plan import ROUTERS, FailoverLab, Mode, Shared, fitting, management
+from topo.kea import kea_settings
+from topo.plan import SITES
+from topo.provisioning import Provisioning
 
-EVERY = [
-    FailoverLab("x", mode=mode, mechanism=mechanism, store=store)
-    for mode, mechanism, store in itertools.product(Mode, Failover, Shared)
-]
+
+def _every() -> Iterator[FailoverLab]:
+    for mode, mechanism, store, provisioning, own in itertools.product(
+        Mode, Failover, Shared, Provisioning, (False, True)
+    ):
+        # Not all go together.
+        with contextlib.suppress(ValueError):
+            yield FailoverLab(
+                "x", mode=mode, mechanism=mechanism, store=store, provisioning=provisioning,
+                own_pools=own,
+            )  # fmt: skip
+
+
+EVERY = list(_every())
+
+
+def _id(lab: FailoverLab) -> str:
+    own = "own" if lab.own_pools else "same"
+    return f"{lab.mode} {lab.mechanism} {lab.store} {lab.provisioning} {own}"
 
 
 def settings(lab: FailoverLab, directory: Path) -> list[Settings]:
@@ -28,16 +49,15 @@ def settings(lab: FailoverLab, directory: Path) -> list[Settings]:
     return found
 
 
-@pytest.mark.parametrize("lab", EVERY, ids=lambda lab: f"{lab.mode} {lab.mechanism} {lab.store}")
+@pytest.mark.parametrize("lab", EVERY, ids=_id)
 def test_both_configurations_are_right_and_fit_each_other(lab: FailoverLab, tmp_path: Path) -> None:
     one, two = settings(lab, tmp_path)
     (first,), (second,) = one.instances, two.instances
     assert first.failover is second.failover is lab.mechanism
     assert first.aftr_addresses == second.aftr_addresses
     assert first.datapath_id != second.datapath_id
-    # Dynamic addresses: each has its own prefixes. Otherwise both have the same.
-    common = set(first.prefixes) & set(second.prefixes)
-    assert len(common) == (0 if lab.mechanism is Failover.ICMPV6 else 2)
+    common = {p.network for p in first.prefixes} & {p.network for p in second.prefixes}
+    assert len(common) == (0 if lab.own_pools else 2)
     assert first.announce is not None
     assert second.announce is not None
     preferred = first.announce.local_preference - second.announce.local_preference
@@ -45,12 +65,12 @@ def test_both_configurations_are_right_and_fit_each_other(lab: FailoverLab, tmp_
     assert (one.store_url == two.store_url) is (lab.store is Shared.POSTGRESQL)
     # Whoever is to be asked is the same for both, and there.
     assert one.supporting_system == two.supporting_system
-    if lab.mechanism.validates:
+    if lab.mechanism.validates and lab.provisioning is Provisioning.STATIC:
         assert lab.database
         assert "postgresql" in (one.supporting_system.source or one.store_url)
 
 
-@pytest.mark.parametrize("lab", EVERY, ids=lambda lab: f"{lab.mode} {lab.mechanism} {lab.store}")
+@pytest.mark.parametrize("lab", EVERY, ids=_id)
 def test_routers_understand_their_configuration(lab: FailoverLab, tmp_path: Path) -> None:
     for router in ROUTERS:
         path = tmp_path / router
@@ -63,7 +83,7 @@ def test_routers_understand_their_configuration(lab: FailoverLab, tmp_path: Path
 
 @pytest.mark.parametrize("mechanism", Failover)
 def test_every_command_is_for_a_node_that_is_there(mechanism: Failover) -> None:
-    lab = FailoverLab("x", mechanism=mechanism)
+    lab = FailoverLab("x", mechanism=mechanism, provisioning=fitting(mechanism, Shared.NONE))
     assert {node for node, _ in lab.addresses()} <= set(lab.nodes)
     assert ("database" in lab.nodes) is mechanism.validates
     for link in lab.links:
@@ -78,14 +98,19 @@ def test_sessions_have_links_of_their_own() -> None:
     assert len(set(ends)) == len(ends) == 8
 
 
-def test_with_pools_of_its_own_an_lwaftr_serves_the_same_ports_of_other_addresses() -> None:
-    lab = FailoverLab(subscribers=subscribers(6), mechanism=Failover.ICMPV6)
-    for sub in lab.subscribers:
-        here, there = (lab.at(sub, site) for site in lab.sites)
-        assert (here.psid, here.params, here.lwb4) == (there.psid, there.params, there.lwb4)
-        for bound, site in ((here, SITES[0]), (there, SITES[1])):
-            assert sum(bound.ipv4 in pool for pool in lab.pools(site)) == 1
-        assert here.ipv4 != there.ipv4
+def test_what_nobody_would_know_is_refused() -> None:
+    with pytest.raises(ValueError, match="nobody knows any binding"):
+        FailoverLab(mechanism=Failover.ICMPV6)
+    with pytest.raises(ValueError, match="what PCP servers have given out"):
+        FailoverLab(mechanism=Failover.DATA_PACKET, provisioning=Provisioning.PCP)
+
+
+def test_kea_leases_the_pools_of_both_lwaftrs(tmp_path: Path) -> None:
+    for own, count in ((False, 2), (True, 4)):
+        lab = FailoverLab(mechanism=Failover.ICMPV6, provisioning=Provisioning.DHCP, own_pools=own)
+        made = kea_config.dhcp4(kea_settings(lab, tmp_path), KeaServer())["Dhcp4"]
+        subnets = [s["subnet"] for net in made["shared-networks"] for s in net["subnet4"]]
+        assert len(set(subnets)) == len(subnets) == count
 
 
 def test_a_lab_is_known_by_what_it_leaves_in_its_directory() -> None:

@@ -10,6 +10,7 @@ import pytest
 from ryu_lw4o6.core.config import load
 from ryu_lw4o6.core.settings import Datapath
 from topo.build import Builder
+from topo.lwb4.softwire import Tunnel
 from topo.plan import (
     FULL,
     MOST_SUBSCRIBERS,
@@ -17,9 +18,9 @@ from topo.plan import (
     SITES,
     SUBSCRIBERS,
     Lab,
-    Tunnel,
     subscribers,
 )
+from topo.provisioning import Provisioning
 
 
 @pytest.mark.parametrize("datapath", Datapath)
@@ -70,3 +71,19 @@ def test_two_labs_share_no_namespace() -> None:
     one, two = Builder(Lab("a")), Builder(Lab("b"))
     names = [built.namespace(node) for built in (one, two) for node in built.lab.nodes]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("provisioning", Provisioning)
+def test_lwb4s_that_are_provisioned_have_no_address_yet(
+    tmp_path: Path, provisioning: Provisioning
+) -> None:
+    lab = Lab(provisioning=provisioning)
+    words = [word for _, command in lab.addresses() for word in command]
+    assert ("192.0.2.1/32" in words) is (provisioning is Provisioning.STATIC)
+    path = tmp_path / "lw4o6.yaml"
+    path.write_text(lab.config(SITES[0], str(tmp_path)))
+    settings = load(path)
+    assert bool(settings.bindings) is (provisioning is Provisioning.STATIC)
+    (instance,) = settings.instances
+    assert (instance.pcp is not None) is (provisioning is Provisioning.PCP)
+    assert (instance.dhcp is not None) is (provisioning is Provisioning.DHCP)

@@ -71,7 +71,7 @@ def measure(lab: FailoverBuilder, run: Run, say: Callable[[str], None]) -> Measu
     """Measure in a lab that stands. Raises LabError."""
     *busy, quiet = lab.lab.subscribers
     lab.run("access", "nft", "-f", "-", text=_COUNTERS)
-    made = lab.provisioning_messages()
+    made = lab.lwb4s.messages()
     with Traffic(lab, busy, [quiet]) as traffic:
         traffic.wait_flowing()
         wait_for("the silent one can be reached", lambda: traffic.can_connect(quiet, 1))
@@ -119,7 +119,7 @@ def measure(lab: FailoverBuilder, run: Run, say: Callable[[str], None]) -> Measu
         sum(len(s.arrivals) - len({n for _, n in s.arrivals}) for s in streams),
         refusals,
         _questions(lab),
-        lab.provisioning_messages() - made,
+        lab.lwb4s.messages() - made,
         {
             way: sorted(when - killed for s in streams if s.way == way for when, _ in s.arrivals)
             for way in ("up", "down")

@@ -19,8 +19,9 @@ from functools import partial
 from ipaddress import IPv4Address
 
 from topo import echo
+from topo.build import Builder
 from topo.compare.connections import WORD, Answerer, Record, Talker
-from topo.nodes import Nodes, wait_for
+from topo.nodes import LabError, wait_for
 from topo.plan import INBOUND_PORT, SERVER, Subscriber
 
 INTERVAL = 0.01
@@ -51,7 +52,7 @@ class Traffic:
     """For use as a context: traffic flows inside. ``quiet`` subscribers send nothing."""
 
     def __init__(
-        self, nodes: Nodes, busy: Sequence[Subscriber], quiet: Sequence[Subscriber] = ()
+        self, nodes: Builder, busy: Sequence[Subscriber], quiet: Sequence[Subscriber] = ()
     ) -> None:
         self.streams: dict[tuple[int, str], Stream] = {
             (sub.number, way): Stream(sub.number, way) for sub in busy for way in ("up", "down")
@@ -62,6 +63,7 @@ class Traffic:
         """What the Internet saw each subscriber's packets come from, and since when."""
         self._nodes = nodes
         self._busy = busy
+        self._reached = {sub.number: self._reached_at(sub) for sub in (*busy, *quiet)}
         self._selector = selectors.DefaultSelector()
         self._ends = contextlib.ExitStack()
         self._server = self._udp("inet", (str(SERVER), _UDP_PORT))
@@ -71,13 +73,20 @@ class Traffic:
         for number, host in self._hosts.items():
             self._selector.register(host, selectors.EVENT_READ, partial(self._read_host, number))
         self._outbound = [self._talker(sub.host, (str(SERVER), echo.PORT)) for sub in busy]
-        self._inbound = [self._talker("inet", (str(sub.ipv4), sub.inbound_port)) for sub in busy]
+        self._inbound = [self._talker("inet", self._reached[sub.number]) for sub in busy]
         for sub in (*busy, *quiet):
             answerer = Answerer(nodes, self._selector, sub.host, INBOUND_PORT)
             self._ends.callback(answerer.close)
         self._stop = threading.Event()
         self._fault: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _reached_at(self, sub: Subscriber) -> tuple[str, int]:
+        """Where the Internet reaches a subscriber's host, to begin with."""
+        found = self._nodes.lwb4s.address(sub)
+        if found is None:
+            raise LabError(f"lwB4 {sub.number} has no lease")
+        return str(found[0]), found[1]
 
     def __enter__(self) -> Traffic:
         self._thread.start()
@@ -116,7 +125,7 @@ class Traffic:
         with self._nodes.inside("inet"), socket.socket() as connection:
             connection.settimeout(seconds)
             try:
-                connection.connect((str(sub.ipv4), sub.inbound_port))
+                connection.connect(self._reached[sub.number])
                 connection.sendall(WORD)
                 return connection.recv(len(WORD)) == WORD
             except OSError:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 
 from ryu_lw4o6.core.binding import Binding
 from ryu_lw4o6.store import Store
 from topo.build import Builder, Progress
-from topo.failover import reprovision
 from topo.failover.database import Database
 from topo.failover.plan import ROUTERS, FailoverLab, database_url
 from topo.nodes import wait_for
@@ -35,13 +32,12 @@ class FailoverBuilder(Builder):
         if self.database is not None:
             progress("PostgreSQL")
             self.database.start()
-            self._fill_database()
-        super()._start(progress)
+            if not self.lab.provisioned:
+                self._fill_database()
+        self._start_lwaftrs(progress)
         progress("BGP: waiting for routes")
         wait_for("both routers have the routes of both lwAFTRs", self.converged, 30)
-        if self.lab.over_rest:
-            progress("lwB4s: bindings over REST, at the anycast address")
-            self._start_lwb4s()
+        self._start_lwb4s(progress)
 
     def healthy(self) -> bool:
         return super().healthy() and self.converged()
@@ -143,23 +139,3 @@ class FailoverBuilder(Builder):
             )
         finally:
             store.close()
-
-    def _start_lwb4s(self) -> None:
-        for sub in self.lab.subscribers:
-            self.start(
-                sub.tun, f"lwb4-{sub.number}", sys.executable, "-m", "topo.failover.reprovision",
-                self.name, str(sub.number),
-            )  # fmt: skip
-        for sub in self.lab.subscribers:
-            wait_for(
-                f"lwB4 {sub.number} has a binding",
-                partial(reprovision.history, self.directory, sub),
-            )
-
-    def provisioning_messages(self) -> int:
-        """How many messages lwB4s have exchanged so far to get their bindings."""
-        return sum(
-            binding["messages"]
-            for sub in self.lab.subscribers
-            for binding in reprovision.history(self.directory, sub)
-        )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address
 from typing import Any
 
@@ -23,16 +23,17 @@ from topo.plan import (
     ACCESS_MTU,
     ANYCAST,
     FULL,
+    FULL_PARAMS,
     SERVER,
     SHARED,
+    SHARED_PARAMS,
     SITES,
     Lab,
     Link,
     Site,
-    Subscriber,
     instance,
-    prefixes,
 )
+from topo.provisioning import KEA_SYSTEM, Provisioning
 
 AS = 64512
 PREFERENCE, BACKUP_PREFERENCE = 100, 50
@@ -58,13 +59,21 @@ class Shared(enum.StrEnum):
     NONE = "none"
 
 
+def fitting(mechanism: Failover, store: Shared) -> Provisioning:
+    """How lwB4s can come to their addresses, so that lwAFTRs know."""
+    known = mechanism.validates or store is Shared.POSTGRESQL
+    return Provisioning.STATIC if known else Provisioning.PCP
+
+
 @dataclass(frozen=True)
 class FailoverLab(Lab):
-    """Two lwAFTRs; ``mechanism`` is what both do about packets without a binding."""
+    """Two lwAFTRs; ``mechanism`` is what both do about packets without a binding. With
+    ``own_pools`` each has IPv4 prefixes of its own, else both have the same."""
 
     mode: Mode = Mode.ACTIVE_BACKUP
     mechanism: Failover = Failover.DATA_PACKET
     store: Shared = Shared.NONE
+    own_pools: bool = False
 
     def options(self) -> dict[str, Any]:
         return {
@@ -72,6 +81,7 @@ class FailoverLab(Lab):
             "mode": self.mode,
             "mechanism": self.mechanism,
             "store": self.store,
+            "own_pools": self.own_pools,
         }
 
     @property
@@ -82,33 +92,18 @@ class FailoverLab(Lab):
     def nodes(self) -> tuple[str, ...]:
         return (*super().nodes, *([DATABASE] if self.database else []))
 
+    def __post_init__(self) -> None:
+        if self.provisioning is Provisioning.STATIC and not self.database:
+            raise ValueError("with neither provisioning nor a store nobody knows any binding")
+        if self.provisioning is Provisioning.PCP and self.mechanism.validates:
+            raise ValueError("no supporting system knows what PCP servers have given out")
+
     @property
     def database(self) -> bool:
         """Whether there is a PostgreSQL: as the lwAFTRs' store, or as the supporting system that
-        says who may use an address."""
-        return self.store is Shared.POSTGRESQL or self.mechanism.validates
-
-    @property
-    def own_pools(self) -> bool:
-        """Whether each lwAFTR has IPv4 prefixes of its own, as with dynamic addresses, or both
-        have the same."""
-        return self.mechanism is Failover.ICMPV6
-
-    @property
-    def over_rest(self) -> bool:
-        """Whether lwB4s make their bindings themselves, over REST at the anycast address: what
-        stands in for provisioning where nobody is asked who may use an address."""
-        return (not self.mechanism.validates and self.store is Shared.NONE) or self.own_pools
-
-    @property
-    def rest_host(self) -> str:
-        return "::" if self.over_rest else "127.0.0.1"
-
-    def at(self, sub: Subscriber, site: Site) -> Subscriber:
-        """A subscriber with the address that it has at an lwAFTR."""
-        if site.number == 1 or not self.own_pools:
-            return sub
-        return replace(sub, ipv4=sub.ipv4 + _OTHER_POOL)
+        says who may use an address. Of leases, the DHCP server says that."""
+        asked = self.mechanism.validates and self.provisioning is not Provisioning.DHCP
+        return self.store is Shared.POSTGRESQL or asked
 
     def pools(self, site: Site) -> tuple[IPv4Network, IPv4Network]:
         """The prefixes with shared and with full addresses."""
@@ -161,7 +156,8 @@ class FailoverLab(Lab):
         if self.store is Shared.POSTGRESQL:
             store = database
         elif self.mechanism.validates:
-            asks = f"supporting_system: {{store: '{database}'}}\n"
+            asks = f"supporting_system: {self._supporting_system(database)}\n"
+        pools = self.pools(site)
         peers = "".join(
             f"        - {{address: '{far}', local_address: '{near}', as: {AS}}}\n"
             for near, far in (management(site, router) for router in ROUTERS)
@@ -169,14 +165,20 @@ class FailoverLab(Lab):
         return (
             f"store: {store}\n{asks}"
             f"run_directory: {directory}/{site.name}\n"
-            f"{prefixes(*self.pools(site))}"
+            f"{self.provisioning.prefixes(zip(pools, (SHARED_PARAMS, FULL_PARAMS), strict=True))}"
             f"{instance(site, self.datapath)}"
+            f"{self.provisioning.instance(pools[0])}"
             f"    failover: {self.mechanism}\n"
             "    announce:\n"
             f"      local_as: {AS}\n"
             f"      local_preference: {self.preference(site)}\n"
             f"      peers:\n{peers}"
         )
+
+    def _supporting_system(self, database: str) -> str:
+        if self.provisioning is Provisioning.DHCP:
+            return KEA_SYSTEM
+        return f"{{store: '{database}'}}"
 
     def bird(self, router: str) -> str:
         """BIRD's configuration on one of the ``ROUTERS``."""
