@@ -14,8 +14,6 @@ KEA_ADDRESS = IPv6Interface("2001:db8:e::67/64")
 KEA_ROUTER = IPv6Interface("2001:db8:e::fe/64")
 KEA_IDENTIFIER = IPv4Interface("198.51.101.67/32")
 """Any IPv4 address: what the server goes by in DHCPv4 messages."""
-KEA_SYSTEM = "{}"
-"""Kea as the supporting system that says who may use an address."""
 LEASE_SECONDS = 600
 _LEASED = IPv4Network("10.64.0.0/16")
 """What Kea leases in the place of port sets; nobody ever sees it."""

@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 from ryu_lw4o6.core.settings import Datapath
 from topo.build import Builder
-from topo.plan import ACCESS_MTU, SERVER, Lab, Subscriber, Tunnel
+from topo.lwb4.softwire import Tunnel
+from topo.plan import ACCESS_MTU, SERVER, Lab, Subscriber
 
 ENCAPSULATION = {Tunnel.SRV6: 40, Tunnel.IPIP6: 48}
 """Bytes that a softwire adds on the lwB4's side: Linux's tunnel has an encapsulation limit, too."""

@@ -12,7 +12,8 @@ from topo.plan import SERVER
 
 def test_icmpv6_and_ecmp_each_lwb4_makes_its_binding_anew_where_its_packets_go() -> None:
     try:
-        built = up("--mechanism", "icmpv6", "--mode", "active-active", "--subscribers", "6")
+        built = up("--mechanism", "icmpv6", "--mode", "active-active", "--own-pools",
+                   "--subscribers", "6")  # fmt: skip
         assert built.anycast_ways == ["lwaftr1", "lwaftr2"]
         hosts = [sub.host for sub in built.lab.subscribers]
         shares = [len(_bindings(built, name)) for name in built.lwaftrs]

@@ -81,14 +81,18 @@ def test_a_connection_has_survived_if_it_did_not_break_and_still_works() -> None
 def measured(number: int, outages: list[float]) -> Measured:
     phase = Phase(outages, lost=4, sent=100, outbound=1, inbound=2, renumbered=0)
     return Measured(
-        RUNS[number], own_pools=number == 1, busy=2, failover=phase,
+        RUNS[number], own_pools=RUNS[number].lab("x").own_pools, busy=2, failover=phase,
         back=replace(phase, lost=0, outages=[0.0]), returned=(4.0, 8.0), end=10.0, new_inbound=2,
         silent_reached=True, duplicates=0, refusals=3, questions=5, provisioning=7,
         arrivals={"up": [-1.0, 0.5, 1.0], "down": [2.0]},
     )  # fmt: skip
 
 
-FOUND = [measured(0, [8.0, 8.1]), measured(1, [0.19, 0.2]), measured(2, [0.03, 0.04])]
+FOUND = [
+    measured(0, [8.0, 8.1]),
+    *(measured(number, [0.19, 0.2]) for number in range(1, len(RUNS) - 1)),
+    measured(len(RUNS) - 1, [0.03, 0.04]),
+]
 
 
 def test_the_table_has_every_row_of_the_slides_and_every_run() -> None:

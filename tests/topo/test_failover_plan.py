@@ -103,6 +103,10 @@ def test_what_nobody_would_know_is_refused() -> None:
         FailoverLab(mechanism=Failover.ICMPV6)
     with pytest.raises(ValueError, match="what PCP servers have given out"):
         FailoverLab(mechanism=Failover.DATA_PACKET, provisioning=Provisioning.PCP)
+    with pytest.raises(ValueError, match="own pools"):
+        FailoverLab(
+            mode=Mode.ACTIVE_ACTIVE, mechanism=Failover.ICMPV6, provisioning=Provisioning.DHCP
+        )
 
 
 def test_kea_leases_the_pools_of_both_lwaftrs(tmp_path: Path) -> None:

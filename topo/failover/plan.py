@@ -33,7 +33,7 @@ from topo.plan import (
     Site,
     instance,
 )
-from topo.provisioning import KEA_SYSTEM, Provisioning
+from topo.provisioning import Provisioning
 
 AS = 64512
 PREFERENCE, BACKUP_PREFERENCE = 100, 50
@@ -97,6 +97,13 @@ class FailoverLab(Lab):
             raise ValueError("with neither provisioning nor a store nobody knows any binding")
         if self.provisioning is Provisioning.PCP and self.mechanism.validates:
             raise ValueError("no supporting system knows what PCP servers have given out")
+        alone = self.provisioned and self.store is Shared.NONE and not self.own_pools
+        if alone and self.mode is Mode.ACTIVE_ACTIVE:
+            raise ValueError(
+                "packets from the Internet need own pools, or a store, to find the way"
+            )
+        if self.provisioning is Provisioning.DHCP and self.mechanism.validates:
+            raise ValueError("the lease database cannot be asked yet")
 
     @property
     def database(self) -> bool:
@@ -156,7 +163,7 @@ class FailoverLab(Lab):
         if self.store is Shared.POSTGRESQL:
             store = database
         elif self.mechanism.validates:
-            asks = f"supporting_system: {self._supporting_system(database)}\n"
+            asks = f"supporting_system: {{store: '{database}'}}\n"
         pools = self.pools(site)
         peers = "".join(
             f"        - {{address: '{far}', local_address: '{near}', as: {AS}}}\n"
@@ -174,11 +181,6 @@ class FailoverLab(Lab):
             f"      local_preference: {self.preference(site)}\n"
             f"      peers:\n{peers}"
         )
-
-    def _supporting_system(self, database: str) -> str:
-        if self.provisioning is Provisioning.DHCP:
-            return KEA_SYSTEM
-        return f"{{store: '{database}'}}"
 
     def bird(self, router: str) -> str:
         """BIRD's configuration on one of the ``ROUTERS``."""
