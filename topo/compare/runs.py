@@ -40,9 +40,7 @@ class Run:
 
 
 _ICMPV6 = "ICMP in lwB4 and lwAFTR"
-_PCP = Claims(
-    "the same or different", "perhaps another address, nothing from outside", _ICMPV6
-)
+_PCP = Claims("the same or different", "perhaps another address, nothing from outside", _ICMPV6)
 _DHCP = Claims(
     "the same or different", "can be the same address, also for connections from outside", _ICMPV6
 )

@@ -91,9 +91,12 @@ class Kernel:
         self, namespace: str | None, command: tuple[str, ...], text: str | None
     ) -> subprocess.CompletedProcess[str]:
         enter = [] if namespace is None else ["nsenter", f"--net=/run/netns/{namespace}"]
-        return subprocess.run(
-            [*enter, *command], input=text, capture_output=True, text=True, timeout=_SECONDS
-        )
+        try:
+            return subprocess.run(
+                [*enter, *command], input=text, capture_output=True, text=True, timeout=_SECONDS
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise KernelError(str(error)) from None
 
 
 def _check(done: subprocess.CompletedProcess[str]) -> None:
