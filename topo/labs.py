@@ -27,7 +27,7 @@ def standing(name: str) -> Builder | None:
         # Whatever it was, the largest lab has all nodes that it may have.
         largest = FailoverLab(
             name, subscribers(MOST_SUBSCRIBERS), provisioning=Provisioning.DHCP,
-            store=Shared.POSTGRESQL,
+            mechanism=Failover.ICMPV6, store=Shared.POSTGRESQL,
         )  # fmt: skip
         builder = builder_of(largest)
         return builder if builder.exists() else None
