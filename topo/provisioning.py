@@ -58,3 +58,8 @@ class Provisioning(enum.StrEnum):
                 return f"    dhcp: {{server: '{KEA_ADDRESS.ip}'}}\n"
             case _:
                 return ""
+
+
+def kea_socket(directory: str) -> str:
+    """Where kea-dhcp4 of the lab in ``directory`` takes commands; the same file in every node."""
+    return f"{directory}/{KEA}/kea4-ctrl-socket"

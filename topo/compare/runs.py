@@ -106,4 +106,15 @@ DATA_PACKET = Run(
     beside="a supporting system that knows all bindings",
     options={"mechanism": Failover.DATA_PACKET},
 )
-RUNS = (NONE, PCP_OWN_POOLS, PCP_ONE_POOL, DHCP, DATA_PACKET)
+KEA = Run(
+    "Data packet, Kea",
+    "The backup asks the DHCP server's lease database whether the lwB4 holds a lease of this "
+    "address and port set, and makes the binding. The lwB4 got it by DHCPv4 over DHCPv6, and does "
+    "nothing now.",
+    _DATA_PACKET,
+    lwb4="nothing",
+    lwaftr=f"{_HOLD}; a DHCPv6 relay",
+    beside="a central DHCP server that can be asked",
+    options={"mechanism": Failover.DATA_PACKET, "provisioning": Provisioning.DHCP},
+)
+RUNS = (NONE, PCP_OWN_POOLS, PCP_ONE_POOL, DHCP, DATA_PACKET, KEA)

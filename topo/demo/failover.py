@@ -124,6 +124,10 @@ _EXPECTED: dict[str, tuple[str, Callable[[Measured], bool]]] = {
         "data-packet trigger, SQL store: connections go on",
         _goes_on,
     ),
+    runs.KEA.title: (
+        "data-packet trigger, Kea's leases: connections go on",
+        _goes_on,
+    ),
 }
 """What each run of the comparison is to show."""
 

@@ -33,7 +33,7 @@ from topo.plan import (
     Site,
     instance,
 )
-from topo.provisioning import Provisioning
+from topo.provisioning import Provisioning, kea_socket
 
 AS = 64512
 PREFERENCE, BACKUP_PREFERENCE = 100, 50
@@ -102,8 +102,6 @@ class FailoverLab(Lab):
             raise ValueError(
                 "packets from the Internet need own pools, or a store, to find the way"
             )
-        if self.provisioning is Provisioning.DHCP and self.mechanism.validates:
-            raise ValueError("the lease database cannot be asked yet")
 
     @property
     def database(self) -> bool:
@@ -163,7 +161,7 @@ class FailoverLab(Lab):
         if self.store is Shared.POSTGRESQL:
             store = database
         elif self.mechanism.validates:
-            asks = f"supporting_system: {{store: '{database}'}}\n"
+            asks = f"supporting_system: {self._supporting_system(directory)}\n"
         pools = self.pools(site)
         peers = "".join(
             f"        - {{address: '{far}', local_address: '{near}', as: {AS}}}\n"
@@ -181,6 +179,11 @@ class FailoverLab(Lab):
             f"      local_preference: {self.preference(site)}\n"
             f"      peers:\n{peers}"
         )
+
+    def _supporting_system(self, directory: str) -> str:
+        if self.provisioning is Provisioning.DHCP:
+            return f"{{kea: '{kea_socket(directory)}', warm: false}}"
+        return f"{{store: '{database_url(directory)}'}}"
 
     def bird(self, router: str) -> str:
         """BIRD's configuration on one of the ``ROUTERS``."""
