@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from tests.lab.commands import PINGS_PER_SECOND, Ping, lab, left, up
 from topo.failover.build import FailoverBuilder
@@ -30,6 +31,28 @@ def test_icmpv6_and_ecmp_each_lwb4_makes_its_binding_anew_where_its_packets_go()
     assert left() == []
 
 
+def test_icmpv6_and_a_central_dhcp_server_every_lwb4_keeps_its_address() -> None:
+    try:
+        built = up("--mechanism", "icmpv6", "--provisioning", "dhcp")
+        subs = built.lab.subscribers
+        before = [built.lwb4s.address(sub) for sub in subs]
+        assert lab("fail", "primary", "--how", "kill").returncode == 0
+        for sub in subs:
+            wait_for("it is provisioned anew", partial(_reaches, built, sub.host))
+        assert [built.lwb4s.address(sub) for sub in subs] == before
+        for sub in subs:
+            status = built.lwb4s.status(sub)
+            assert status is not None
+            assert status["counters"]["icmpv6_accepted"] == status["restarts"] == 1
+        assert {b["lwb4"] for b in _bindings(built, "lwaftr2")} == {str(s.lwb4) for s in subs}
+        assert lab("recover", "primary").returncode == 0
+        for sub in subs:
+            wait_for("it goes on", partial(_reaches, built, sub.host))
+    finally:
+        lab("down")
+    assert left() == []
+
+
 def test_a_shared_store_lets_the_backup_know_every_binding_beforehand() -> None:
     try:
         built = up("--mechanism", "none", "--store", "postgresql")
@@ -52,6 +75,6 @@ def _reaches(built: FailoverBuilder, host: str) -> bool:
     return built.run(host, "ping", "-c", "1", "-W", "1", str(SERVER), check=False).returncode == 0
 
 
-def _bindings(built: FailoverBuilder, name: str) -> list[object]:
-    found: list[object] = built.lwaftrs[name].rest("GET", "/v1/bindings")[1]["bindings"]
+def _bindings(built: FailoverBuilder, name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = built.lwaftrs[name].rest("GET", "/v1/bindings")[1]["bindings"]
     return found

@@ -182,7 +182,7 @@ class FailoverLab(Lab):
 
     def _supporting_system(self, directory: str) -> str:
         if self.provisioning is Provisioning.DHCP:
-            return f"{{kea: '{kea_socket(directory)}', warm: false}}"
+            return f"{{kea: '{kea_socket(directory)}'}}"
         return f"{{store: '{database_url(directory)}'}}"
 
     def bird(self, router: str) -> str:
