@@ -43,8 +43,9 @@ format: setup ## put the sources into the project's style
 	@$(BIN)/ruff format --quiet $(SOURCES)
 
 .PHONY: fuzz
-fuzz: setup ## run the property tests much longer
+fuzz: setup ## run the property tests much longer, and give each parser a million inputs
 	@$(BIN)/pytest -m "not system" --hypothesis-profile=fuzz --timeout=0 $(ARGS)
+	@$(BIN)/python -m tests.fuzz
 
 .PHONY: kernel-test
 kernel-test: setup ## run the kernel datapath's tests in a virtual machine (as root)

@@ -11,7 +11,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -178,16 +178,16 @@ class Store:
         have put there.
         """
         gone = [{"k_ipv4": str(key.ipv4), "k_psid": key.psid} for key in delete]
-        rows = [_row(binding) for binding in put]
+        changed = [_row(binding) for binding in put]
         new = [_row(binding) for binding in create]
-        if not gone and not rows and not new:
+        if not gone and not changed and not new:
             return
         try:
             with self._guard(), self._engine.begin() as connection:
                 if gone:
                     connection.execute(_DELETE, gone)
-                if rows:
-                    connection.execute(self.upsert(_BINDINGS), rows)
+                if changed:
+                    connection.execute(_or_update(self._insert(_BINDINGS)), changed)
                 if new:
                     connection.execute(_BINDINGS.insert(), new)
         except StoreError as error:
@@ -207,24 +207,23 @@ class Store:
             _BINDINGS, lambda asked: sa.or_(_BINDINGS.c.lwb4 == asked.lwb4, is_free)
         )
         written = connection.execute(
-            statement.returning(_BINDINGS.c.ipv4, _BINDINGS.c.psid),
-            [_row(binding) for binding in bindings],
+            statement.returning(_BINDINGS.c.ipv4, _BINDINGS.c.psid), rows(map(_row, bindings))
         )
         return {BindingKey(IPv4Address(ipv4), psid) for ipv4, psid in written.all()}
 
-    def release(self, connection: sa.Connection, bindings: Iterable[Binding]) -> None:
+    def release(self, connection: sa.Connection, bindings: Collection[Binding]) -> None:
         """Delete bindings, unless another lwB4 has got them."""
-        rows = [{"k_ipv4": str(b.ipv4), "k_psid": b.psid, "k_lwb4": str(b.lwb4)} for b in bindings]
-        if rows:
-            connection.execute(_DELETE.where(_BINDINGS.c.lwb4 == sa.bindparam("k_lwb4")), rows)
+        if bindings:
+            keys = (_BINDINGS.c.ipv4, _BINDINGS.c.psid, _BINDINGS.c.lwb4)
+            connection.execute(self.delete(_BINDINGS, *keys), rows(map(_row, bindings)))
 
     def _read(self, query: Any, values: dict[str, str] | None = None) -> Loaded:
         bindings: list[Binding] = []
         problems: list[str] = []
         parameters: dict[tuple[int, int], PortParams] = {}
         with self._guard(), self._engine.connect() as connection:
-            rows = connection.execute(query, values).all()
-        for row in rows:
+            found = connection.execute(query, values).all()
+        for row in found:
             ipv4, psid, offset, length, lwb4, br_address, origin, expires_at = row
             try:
                 if (offset, length) not in parameters:
@@ -275,23 +274,35 @@ class Store:
         self._engine.dispose()
 
     def upsert(self, table: sa.Table, may_replace: Callable[[Any], Any] | None = None) -> Any:
-        """A statement that adds rows of ``table``, or puts them into the place of those with
+        """A statement that adds ``rows`` to ``table``, or puts them into the place of those with
         their keys; ``may_replace`` makes the condition for that of the columns to be written."""
+        columns = list(table.columns)
+        given = self._insert(table).from_select(columns, self.given(*columns))
+        return _or_update(given, may_replace)
+
+    def _insert(self, table: sa.Table) -> Any:
         if self._sqlite:
             from sqlalchemy.dialects.sqlite import insert
         else:
             from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
-        statement = insert(table)
-        changing = {
-            column.name: statement.excluded[column.name]
-            for column in table.columns
-            if not column.primary_key
-        }
-        return statement.on_conflict_do_update(
-            index_elements=list(table.primary_key),
-            set_=changing,
-            where=None if may_replace is None else may_replace(statement.excluded),
-        )
+        return insert(table)
+
+    def delete(self, table: sa.Table, *columns: sa.Column[Any]) -> Any:
+        """A statement that deletes what has the same values in these columns as one of ``rows``."""
+        return table.delete().where(sa.tuple_(*columns).in_(self.given(*columns)))
+
+    def given(self, *columns: sa.Column[Any]) -> sa.Select[Any]:
+        """The parameter that ``rows`` makes, as a query."""
+        dialect = self._engine.dialect
+        if self._sqlite:
+            given = "json_each(:rows)"
+            values: list[Any] = [sa.literal_column(f"value ->> '{c.name}'") for c in columns]
+        else:
+            types = ", ".join(f"{c.name} {c.type.compile(dialect)}" for c in columns)
+            given = f"json_to_recordset(cast(:rows as json)) as given({types})"
+            values = [sa.literal_column(f"given.{c.name}") for c in columns]
+        # SQLite would take "on conflict" for a join, were it not for the condition.
+        return sa.select(*values).select_from(sa.text(given)).where(sa.true())
 
     def _sign(self, connection: Any, _record: Any) -> None:
         """Every new PostgreSQL connection: our own changes are not news to us."""
@@ -453,6 +464,22 @@ def _durable(connection: Any, _record: Any) -> None:
     cursor.execute("pragma journal_mode=wal")
     cursor.execute("pragma synchronous=full")
     cursor.close()
+
+
+def _or_update(statement: Any, may_replace: Callable[[Any], Any] | None = None) -> Any:
+    """An insertion that replaces rows with the same key."""
+    table, written = statement.table, statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=list(table.primary_key),
+        set_={c.name: written[c.name] for c in table.columns if not c.primary_key},
+        where=None if may_replace is None else may_replace(written),
+    )
+
+
+def rows(values: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Rows as the parameter of a statement: one value, however many there are, so that the
+    statement is the same every time and nobody has to build and read thousands of parameters."""
+    return {"rows": json.dumps(list(values))}
 
 
 def _row(binding: Binding) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from ryu_lw4o6.core.binding import Binding, BindingKey, Origin
 from ryu_lw4o6.core.pcp_server import Mapping, Subscriber
-from ryu_lw4o6.store import Store
+from ryu_lw4o6.store import Store, rows
 
 _METADATA = sa.MetaData()
 _MAPPINGS = sa.Table(
@@ -32,11 +32,6 @@ _MAPPINGS = sa.Table(
     sa.Column("expires_at", sa.Double, nullable=False, index=True),
 )
 _EPOCH = sa.Table("pcp_epoch", _METADATA, sa.Column("started_at", sa.Double, primary_key=True))
-_DELETE = _MAPPINGS.delete().where(
-    _MAPPINGS.c.lwb4 == sa.bindparam("b_lwb4"),
-    _MAPPINGS.c.protocol == sa.bindparam("b_protocol"),
-    _MAPPINGS.c.internal_port == sa.bindparam("b_internal_port"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +85,15 @@ class PcpRecords:
         self, lwb4s: Iterable[IPv6Address], now: float
     ) -> dict[IPv6Address, list[Mapping]]:
         """The mappings of these lwB4s that are not over."""
+        asked = self._store.given(_MAPPINGS.c.lwb4)
         query = sa.select(_MAPPINGS).where(
-            _MAPPINGS.c.lwb4.in_([str(lwb4) for lwb4 in lwb4s]), _MAPPINGS.c.expires_at > now
+            _MAPPINGS.c.lwb4.in_(asked), _MAPPINGS.c.expires_at > sa.bindparam("now")
         )
+        values = rows({"lwb4": str(lwb4)} for lwb4 in lwb4s)
         found: dict[IPv6Address, list[Mapping]] = {}
         with self._store.transaction() as connection:
-            rows = connection.execute(query).all()
-        for lwb4, protocol, internal, nonce, ipv4, external, size, expires_at in rows:
+            rows_found = connection.execute(query, {**values, "now": now}).all()
+        for lwb4, protocol, internal, nonce, ipv4, external, size, expires_at in rows_found:
             found.setdefault(IPv6Address(lwb4), []).append(
                 Mapping(
                     protocol, internal, bytes.fromhex(nonce), IPv4Address(ipv4), external, size,
@@ -114,20 +111,21 @@ class PcpRecords:
             done = [change for change in changes if change.put is None or change.key not in refused]
             self._store.release(connection, [b for c in done if (b := c.gone) is not None])
             gone = [
-                {"b_lwb4": str(change.before.lwb4), "b_protocol": protocol, "b_internal_port": port}
+                {"lwb4": str(change.before.lwb4), "protocol": protocol, "internal_port": port}
                 for change in done
                 for protocol, port in _keys(change.before) - _keys(change.after)
             ]
             if gone:
-                connection.execute(_DELETE, gone)
-            rows = [
+                keys = list(_MAPPINGS.primary_key)
+                connection.execute(self._store.delete(_MAPPINGS, *keys), rows(gone))
+            made = [
                 _row(change.after.lwb4, mapping)
                 for change in done
                 for mapping in change.after.mappings
                 if mapping not in change.before.mappings
             ]
-            if rows:
-                connection.execute(self._store.upsert(_MAPPINGS), rows)
+            if made:
+                connection.execute(self._store.upsert(_MAPPINGS), rows(made))
         return refused
 
     def expire(self, now: float) -> None:
