@@ -79,7 +79,7 @@ class Printer:
         if match.field == "eth_type" and isinstance(match.value, int):
             return _ETHERTYPES[match.value]
         if match.field == "ip_proto" and isinstance(match.value, int):
-            return _PROTOCOLS[match.value]
+            return _PROTOCOLS.get(match.value, f"ip_proto={match.value}")
         if match.field == "in_port" and isinstance(match.value, int):
             return f"in_port={self._ports[match.value]}"
         if match.field == "ip_frag":

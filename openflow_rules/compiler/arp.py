@@ -27,6 +27,10 @@ def arp_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
         note="the next hop says where it is",
     )
     yield step(Table.ARP_LEARN, Priority.MISS, (), goto=Table.ARP_ANSWER, note="other ARP")
+    yield step(
+        Table.ARP_ANSWER, Priority.PROTOCOL, (arp, Match("arp_op", ARP_REPLY)),
+        note="an answer, shown above if it is the next hop's",
+    )  # fmt: skip
     request = arp, Match("arp_op", ARP_REQUEST)
     own = Match("arp_tpa", str(instance.ipv4.address.ip))
     for target in (own, *(net_match("arp_tpa", prefix.network) for prefix in instance.prefixes)):

@@ -94,7 +94,8 @@ def port_set_flows(instance: Instance, ports: Ports, *, upstream: bool) -> Itera
 
 
 def _full(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
-    """An address of one's own needs no port: every protocol and every fragment passes."""
+    """An address of one's own needs no port: every protocol but 0, which IPv4 has not,
+    and every fragment passes."""
     address = net_match(way.address, prefix.network)
     icmp = Match("ip_proto", ICMP)
     later = Match("ip_frag", FRAG_LATER)
@@ -110,6 +111,10 @@ def _full(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
         way.table,
         Priority.EXCEPTION,
         *ip_match(address, icmp, eth_src_match(Mark.NO_PORTS, Mark.NO_PORTS)),
+    )
+    # Open vSwitch takes a packet of protocol 0 for one without a header, and leaves its TTL alone.
+    yield drop_flow(
+        way.protocol, way.table, Priority.EXCEPTION, *ip_match(address, Match("ip_proto", 0))
     )
     yield step(
         way.table,
