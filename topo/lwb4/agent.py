@@ -1,6 +1,6 @@
 """The lwB4's agent: it gives events to the provisioning client, and does what follows.
 
-It owns no socket and no clock: ``process.py`` brings it datagrams and the time.
+It owns no socket: ``process.py`` brings it datagrams, and the time that they came at.
 """
 
 from __future__ import annotations
@@ -74,14 +74,16 @@ class Agent:
 
     def start(self, now: float) -> None:
         """Go on where an agent before this one stopped, and provision."""
+        # A mapping belongs to whoever knows its nonce: not to be forgotten from the first request.
+        self._save(now)
         kept = _kept(self.client)
-        if kept is not None and kept[1] > now:
+        if kept is not None:
             # The connections of hosts went on all the time, and go on.
             self.lease, self._until = kept
             self.kernel.apply(self.lease, self.lease)
             _log("resumed", lease=self.lease, seconds=_seconds(kept[1] - now))
         else:
-            self.kernel.apply(kept[0] if kept else None, None)
+            self.kernel.apply(_last(self.client), None)
             _log("started", lwb4=self.softwire.lwb4, aftr=self.softwire.aftr)
         self.provision(now)
 
@@ -115,13 +117,9 @@ class Agent:
             self.provision(now)
 
     def _judge(self, message: bytes, source: IPv6Address, now: float) -> Verdict:
-        if message[:2] == b"\x01\x05" and self.lease is None:
+        if self.lease is None:
             return Verdict.NO_LEASE
-        flow = (
-            quoted(message, source, self.softwire.lwb4, self.softwire.aftr, self.lease)
-            if self.lease is not None
-            else Verdict.OTHER_ERROR
-        )
+        flow = quoted(message, source, self.softwire.lwb4, self.softwire.aftr, self.lease)
         if isinstance(flow, Verdict):
             return flow
         self.guard, verdict = self.guard.judge(flow, message, self.kernel.recently_sent, now)
@@ -136,7 +134,10 @@ class Agent:
         for action in actions:
             self._do(action, now)
         if _kept(before) != _kept(self.client):
-            state.save(self.state_file, self.client, time.time() - now)
+            self._save(now)
+
+    def _save(self, now: float) -> None:
+        state.save(self.state_file, self.client, time.time() - now)
 
     def _do(self, action: Action, now: float) -> None:
         match action:
@@ -211,6 +212,13 @@ def _kept(client: Client) -> tuple[Lease, float] | None:
     if client.leased is None or not client.valid:
         return None
     return client.leased.lease, client.leased.until
+
+
+def _last(client: Client) -> Lease | None:
+    """The lease that a client has had, if it has none now."""
+    if isinstance(client, pcp.Client):
+        return client.suggested
+    return None if client.leased is None else client.leased.lease
 
 
 def _seconds(time_left: float) -> float | None:
