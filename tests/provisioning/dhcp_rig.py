@@ -17,12 +17,14 @@ from ryu_lw4o6.provisioning import kea_config
 from tests.support.kea import Kea, server
 from tests.support.lwb4 import WANTED, Client
 from tests.support.netns import inside
-from tests.support.ovs import run
+from tests.support.ovs import run, wait_for
 from tests.support.rig import Rig
 
 SERVER = "2001:db8:9::67"
 OWN, ANYCAST, SECOND_AFTR = "2001:db8:1::1", "2001:db8:ffff::1", "2001:db8:ffff::2"
 LEASE_SECONDS = 600
+DUID = "00:03:00:01:02:00:00:00:ff:fe"
+"""Of the lwB4 that has a static binding, which Kea tells it by DHCPv6."""
 A6K6 = PortParams(6, 6)
 SHARED = Prefix(IPv4Network("192.0.2.0/28"), A6K6, IPv4Network("10.64.0.0/22"))
 
@@ -55,6 +57,7 @@ class DhcpRig(Rig):
         if not shared:
             config = config.replace("ipv4: 192.0.2.0, psid: 0", "ipv4: 203.0.113.0")
         super().__init__(config.replace("{prefixes}", prefixes))
+        fields = {"lease_seconds": LEASE_SECONDS} | fields
         try:
             # Open vSwitch would hand on frames whose checksums a NIC was to fill in.
             run("ip", "netns", "exec", self.router, "ethtool", "-K", "wire6", "tx", "off")
@@ -62,12 +65,12 @@ class DhcpRig(Rig):
             self._add("198.51.100.67/32", "wire6")
             run("ip", "-n", self.router, "-6", "route", "add", "2001:db8:ffff::/64", "via", OWN,
                 "dev", "wire6")  # fmt: skip
-            self.server = server(directory, "wire6", lease_seconds=LEASE_SECONDS, **fields)
+            self.server = server(directory, "wire6", **fields)
             settings = load(self.controller.config)
             self.kea = Kea(
                 directory,
                 {"dhcp4": kea_config.dhcp4(settings, self.server),
-                 "dhcp6": kea_config.dhcp6(settings, self.server)},
+                 "dhcp6": kea_config.dhcp6(settings, self.server, {DUID: settings.bindings[0]})},
                 self.router,
             )  # fmt: skip
             self._exits.callback(self.kea.stop)
@@ -87,8 +90,12 @@ class DhcpRig(Rig):
         return client
 
     def _add(self, address: str, device: str) -> None:
-        nodad = ["nodad"] if ":" in address else []
-        run("ip", "-n", self.router, "addr", "replace", address, "dev", device, *nodad)
+        family, nodad = ("-6", ["nodad"]) if ":" in address else ("-4", [])
+        ip = ("ip", family, "-n", self.router)
+        run(*ip, "addr", "replace", address, "dev", device, *nodad)
+        # The kernel takes packets for an IPv6 address a moment after it has the address.
+        local = (*ip, "route", "show", "table", "local", address.partition("/")[0])
+        wait_for("packets are taken", lambda: run(*local).stdout)
 
     def dhcp(self) -> dict[str, Any]:
         """The relay's state."""
