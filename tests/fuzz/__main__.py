@@ -17,6 +17,8 @@ import atheris
 TARGETS = {
     "dhcpv4": ("tests.fuzz.dhcp", "dhcpv4_is_read"),
     "dhcpv6": ("tests.fuzz.dhcp", "dhcpv6_is_read"),
+    "lwb4-errors": ("tests.fuzz.lwb4", "error_is_judged"),
+    "lwb4-answers": ("tests.fuzz.lwb4", "answer_is_heard"),
     "pcp": ("tests.fuzz.pcp", "message_is_read"),
     "pcp-server": ("tests.fuzz.pcp", "requests_are_served"),
     "punt": ("tests.fuzz.punt", "frame_is_answered"),
@@ -31,7 +33,7 @@ def main() -> None:
     if sys.argv[1] not in TARGETS:
         sys.exit(f"usage: python -m tests.fuzz [{{{','.join(TARGETS)}}} [libFuzzer options]]")
     module, function = TARGETS[sys.argv.pop(1)]
-    with atheris.instrument_imports(include=["ryu_lw4o6", "openflow_rules"]):
+    with atheris.instrument_imports(include=["ryu_lw4o6", "openflow_rules", "topo.lwb4"]):
         target = getattr(importlib.import_module(module), function)
     atheris.Setup(sys.argv, target)
     atheris.Fuzz()
