@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from bench import changes, dataplane, programming, provisioning, restart
+from bench import changes, dataplane, failover, programming, provisioning, restart
 from bench.rig import OUTPUT, Result
 
 BENCHMARKS: dict[str, Callable[[], Result]] = {
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[], Result]] = {
     "changes": changes.measure,
     "restart": restart.measure,
     "provisioning": provisioning.measure,
+    "failover": failover.measure,
 }
 
 
