@@ -122,3 +122,14 @@ def test_the_compliance_page_names_tests_and_code_that_exist() -> None:
         assert status.strip() != "met" or "::test_" in shown, requirement
         for path in re.findall(r"`([\w./]+)`", code):
             assert (ROOT / path).exists(), path
+
+
+def test_a_full_run_misses_what_it_has_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tests/conftest.py asks at the end of one."""
+    everything = {f"drop_{drop.name.lower()}" for drop in Drop} | set(COUNTERS)
+    monkeypatch.setattr(evidence, "_moved", set(everything))
+    monkeypatch.setattr(evidence, "_passed", set(evidence.named_tests()))
+    assert evidence.missing() == []
+    evidence._moved.remove("refused_ecn")
+    evidence._passed.remove(evidence.named_tests()[0])
+    assert len(evidence.missing()) == 2
