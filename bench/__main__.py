@@ -8,7 +8,17 @@ import signal
 import sys
 from collections.abc import Callable
 
-from bench import changes, dataplane, failover, programming, provisioning, restart
+from bench import (
+    changes,
+    database,
+    dataplane,
+    failover,
+    programming,
+    provisioning,
+    restart,
+    storm,
+    subscribers,
+)
 from bench.rig import OUTPUT, Result
 
 BENCHMARKS: dict[str, Callable[[], Result]] = {
@@ -17,7 +27,10 @@ BENCHMARKS: dict[str, Callable[[], Result]] = {
     "changes": changes.measure,
     "restart": restart.measure,
     "provisioning": provisioning.measure,
+    "storm": storm.measure,
+    "database": database.measure,
     "failover": failover.measure,
+    "subscribers": subscribers.measure,
 }
 
 

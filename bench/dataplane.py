@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from pathlib import Path
 from statistics import median
 
 from bench.rig import (
-    OUTPUT,
     Result,
     Rig,
     Row,
@@ -30,6 +28,7 @@ from bench.rig import (
     lwaftr,
     upstream,
 )
+from bench.traffic import flood
 from ryu_lw4o6 import receive_buffers
 from ryu_lw4o6.core.binding import Binding
 from tests.support.netns import inside
@@ -75,7 +74,7 @@ def measure() -> Result:
         _add_plain_bridge(rig)
         rig.controller.start()
         rig.wait_ready()
-        generator = [*_pin(rig), str(_compile())]
+        generator = _pin(rig)
         for size in SIZES:
             for direction in DIRECTIONS:
                 rates = _compare(rig, generator, direction, size)
@@ -91,13 +90,6 @@ def measure() -> Result:
                 )
                 figures.append({"direction": direction.name, "bytes": size, **rates})
     return Result(rows, {"packets_per_processor_second": figures})
-
-
-def _compile() -> Path:
-    OUTPUT.mkdir(parents=True, exist_ok=True)
-    program = OUTPUT / "flood"
-    run("clang", "-O2", "-Wall", "-o", str(program), str(Path(__file__).with_name("flood.c")))
-    return program
 
 
 def _add_plain_bridge(rig: Rig) -> None:
@@ -124,14 +116,13 @@ def _pin(rig: Rig) -> list[str]:
     return ["taskset", "-c", ",".join(map(str, others or [last]))]
 
 
-def _frames(direction: Direction, size: int) -> bytes:
-    """What flood reads: every subscriber's frames, each after its length."""
-    frames = [
+def _frames(direction: Direction, size: int) -> list[bytes]:
+    """Every subscriber's."""
+    return [
         direction.frame(binding, bytes(size - _HEADERS), flow)
         for flow in range(FLOWS_EACH)
         for binding in bindings(SUBSCRIBERS)
     ]
-    return b"".join(len(frame).to_bytes(2, "big") + frame for frame in frames)
 
 
 def _compare(
@@ -146,18 +137,12 @@ def _compare(
     return rates
 
 
-def _rate(rig: Rig, generator: list[str], way: Way, frames: bytes) -> float:
+def _rate(rig: Rig, generator: list[str], way: Way, frames: list[bytes]) -> float:
     """Packets that arrive per second of processor time, while the switch gets more than it can
     take."""
-    process = subprocess.Popen(
-        ["nsenter", f"--net=/run/netns/{rig.outside}", *generator, way.into,
-         str(WARM_UP + SECONDS + 0.5)],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    seconds = WARM_UP + SECONDS + 0.5
+    process = flood(rig.outside, way.into, frames, seconds, prefix=generator)
     try:
-        assert process.stdin is not None
-        process.stdin.write(frames)
-        process.stdin.close()
         time.sleep(WARM_UP)
         before, started = _arrived(rig, way.out), _processor_seconds(rig)
         time.sleep(SECONDS)

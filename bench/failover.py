@@ -24,7 +24,7 @@ from topo.failover.plan import FailoverLab
 from topo.nodes import wait_for
 from topo.plan import SERVER, subscribers
 
-ROUNDS = 15
+ROUNDS = 30
 _INTERVAL = 0.002
 _PORT = 9
 _TIMESTAMP = 35  # SO_TIMESTAMPNS, which Python has no name for

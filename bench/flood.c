@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Sends frames out of a network interface as fast as it can: flood INTERFACE SECONDS <FRAMES
+ * Sends frames out of a network interface: flood INTERFACE SECONDS PACKETS_PER_SECOND <FRAMES
  *
  * Standard input has the frames, each after its length in two bytes, most significant first. They
- * are sent in turn. PACKET_QDISC_BYPASS leaves the traffic control of the interface out, which is
- * the generator's and not what is measured. Prints how many frames were sent.
+ * are sent in turn, as fast as it goes if PACKETS_PER_SECOND is 0. PACKET_QDISC_BYPASS leaves the
+ * traffic control of the interface out, which is the generator's and not what is measured. Prints
+ * how many frames were sent.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -13,28 +14,31 @@
 #include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
-#define FRAMES 4096
+#define FRAMES (1 << 18)
 #define LONGEST 2048
 #define AT_ONCE 64
+#define NAP 200	/* microseconds, when it is ahead of its pace */
 
-static unsigned char frames[FRAMES][LONGEST];
 static struct iovec parts[FRAMES];
 static struct mmsghdr messages[FRAMES];
 
 static int read_frames(void)
 {
-	unsigned char length[2];
+	unsigned char length[2], frame[LONGEST];
 	int count = 0;
 
 	while (count < FRAMES && fread(length, 1, 2, stdin) == 2) {
 		size_t size = length[0] << 8 | length[1];
+		void *copy = malloc(size);
 
-		if (size > LONGEST || fread(frames[count], 1, size, stdin) != size)
+		if (!copy || size > LONGEST || fread(frame, 1, size, stdin) != size)
 			return 0;
-		parts[count] = (struct iovec){ frames[count], size };
+		parts[count] = (struct iovec){ memcpy(copy, frame, size), size };
 		messages[count].msg_hdr = (struct msghdr){ .msg_iov = &parts[count], .msg_iovlen = 1 };
 		count++;
 	}
@@ -54,10 +58,10 @@ int main(int argc, char **argv)
 	struct sockaddr_ll where = { .sll_family = AF_PACKET };
 	int count, out, yes = 1, at = 0;
 	unsigned long long sent = 0;
-	double end;
+	double start, end, pace;
 
-	if (argc != 3 || !(count = read_frames())) {
-		fprintf(stderr, "usage: flood INTERFACE SECONDS <FRAMES\n");
+	if (argc != 4 || !(count = read_frames())) {
+		fprintf(stderr, "usage: flood INTERFACE SECONDS PACKETS_PER_SECOND <FRAMES\n");
 		return 2;
 	}
 	out = socket(AF_PACKET, SOCK_RAW, 0);
@@ -67,9 +71,23 @@ int main(int argc, char **argv)
 		perror(argv[1]);
 		return 1;
 	}
-	for (end = now() + atof(argv[2]); now() < end;) {
-		int left = count - at;
-		int done = sendmmsg(out, &messages[at], left < AT_ONCE ? left : AT_ONCE, 0);
+	pace = atof(argv[3]);
+	start = now();
+	end = start + atof(argv[2]);
+	for (double time = start; time < end; time = now()) {
+		int most = count - at < AT_ONCE ? count - at : AT_ONCE;
+
+		if (pace > 0) {
+			double due = (time - start) * pace - sent;
+
+			if (due < 1) {
+				usleep(NAP);
+				continue;
+			}
+			if (due < most)
+				most = due;
+		}
+		int done = sendmmsg(out, &messages[at], most, 0);
 
 		if (done < 0)
 			continue;	/* the interface is full */

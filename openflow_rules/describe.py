@@ -12,7 +12,6 @@ from openflow_rules.flow import (
     Action,
     DecTtl,
     Flow,
-    Learn,
     Load,
     Match,
     Move,
@@ -106,9 +105,6 @@ class Printer:
                 return "controller" if max_len == 0xFFFF else f"controller({max_len} bytes)"
             case Resubmit(table):
                 return f"look in {Table(table).name}"
-            case Learn(table, fields, _, hard_timeout, _):
-                names = ", ".join(name for name, _ in fields)
-                return f"remember {names} in {Table(table).name} for {hard_timeout} s"
 
     def flow(self, flow: Flow) -> str:
         matches = ",".join(self.match(m) for m in flow.match) or "any"
@@ -151,9 +147,9 @@ def _lines(instance: Instance, ports: Ports, next_hop_mac: str | None) -> Iterat
         yield ""
         yield declared.purpose
         here = [flow for flow in flows if flow.table == table]
-        if declared.learnt:
+        if declared.transient:
             yield ""
-            yield "The switch adds flows here by itself; a miss continues where it came from."
+            yield "Flows here come and end by themselves; a miss continues where it came from."
         if not here:
             continue
         yield ""

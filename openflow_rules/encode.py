@@ -7,17 +7,18 @@ a ``Template`` then packs the real values into those places with one call of ``s
 
 from __future__ import annotations
 
+import functools
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv6Address
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from ryu.ofproto import ofproto_v1_3 as ofp
 from ryu.ofproto import ofproto_v1_3_parser as parser
 from ryu.ofproto.ofproto_protocol import ProtocolDesc
 
+from openflow_rules.compiler import unknown
 from openflow_rules.compiler.bindings import BINDING_FLOWS, br_mac
 from openflow_rules.compiler.forward import to_next_hop
 from openflow_rules.compiler.parts import ETH_IPV4, Ports
@@ -25,7 +26,6 @@ from openflow_rules.flow import (
     Action,
     DecTtl,
     Flow,
-    Learn,
     Load,
     Match,
     Move,
@@ -36,9 +36,9 @@ from openflow_rules.flow import (
     Value,
     Var,
 )
-from openflow_rules.tables import CookieClass, Priority, Punt, Register, Table, cookie
+from openflow_rules.tables import CookieClass, Punt, Register, Table, cookie
 from ryu_lw4o6.core import ethernet
-from ryu_lw4o6.core.binding import Binding
+from ryu_lw4o6.core.binding import Binding, BindingKey
 from ryu_lw4o6.core.settings import Instance
 
 _PROTOCOL = ProtocolDesc(ofp.OFP_VERSION)
@@ -83,23 +83,6 @@ def _ryu_action(action: Action) -> Any:
             return parser.OFPActionOutput(ofp.OFPP_CONTROLLER, max_len)
         case Resubmit(table):
             return parser.NXActionResubmitTable(ofp.OFPP_IN_PORT & 0xFFFF, table)
-        case Learn(table, fields, register, hard_timeout, learnt_cookie):
-            return parser.NXActionLearn(
-                table_id=table,
-                priority=Priority.NORMAL,
-                hard_timeout=hard_timeout,
-                cookie=learnt_cookie,
-                specs=[
-                    parser.NXFlowSpecMatch(src=ETH_IPV4, dst=(_nxm("eth_type"), 0), n_bits=16),
-                    *(
-                        parser.NXFlowSpecMatch(
-                            src=(_nxm(field), 0), dst=(_nxm(field), 0), n_bits=bits
-                        )
-                        for field, bits in fields
-                    ),
-                    parser.NXFlowSpecLoad(src=1, dst=(register, 0), n_bits=1),
-                ],
-            )
 
 
 _PLACEHOLDER: dict[Var, int | str] = {
@@ -416,6 +399,30 @@ class BindingEncoder:
         return None if template is None else template.fill(self._values(binding, 0))
 
 
+def quiet(key: BindingKey, lwb4: IPv6Address | None, seconds: int) -> bytes:
+    """A message that keeps an address and port set off the controller for ``seconds``: as the inner
+    source of ``lwb4``, or as a destination if that is None."""
+    outer = b"" if lwb4 is None else lwb4.packed
+    return _quiet_template(seconds, lwb4 is not None).fill(
+        (0, 0, int(key.ipv4), key.psid, outer, b"", b"")
+    )
+
+
+def quiet_lwb4(lwb4: bytes, seconds: int) -> bytes:
+    """A message that keeps whatever an lwB4 sends without a binding off the controller."""
+    return _quiet_template(seconds, None).fill((0, 0, 0, 0, lwb4, b"", b""))
+
+
+@functools.lru_cache(maxsize=8)
+def _quiet_template(seconds: int, upstream: bool | None) -> Template:
+    flow = (
+        unknown.quiet_lwb4(seconds)
+        if upstream is None
+        else unknown.quiet(seconds, upstream=upstream)
+    )
+    return Template(add_flow(flow))
+
+
 _MAC_PLACEHOLDER = "9e:8d:7c:6b:5a:49"
 
 
@@ -434,34 +441,50 @@ def next_hop_mac(flow: FlowStats, instance: Instance, ports: Ports) -> str | Non
 # --- packet-ins -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PipelineFields:
-    """What the pipeline knew of a packet: its tunnel's addresses, and the PSID it has read."""
+class PipelineFields(NamedTuple):
+    """What the pipeline knew of a packet: its tunnel's addresses, of 16 bytes each, and the PSID it
+    has read."""
 
-    tunnel_source: IPv6Address | None = None
-    tunnel_destination: IPv6Address | None = None
-    psid: int = 0
+    tunnel_source: bytes | None
+    tunnel_destination: bytes | None
+    psid: int
+
+    @property
+    def softwire(self) -> tuple[IPv6Address, IPv6Address] | None:
+        """The lwB4 and the br-address."""
+        if self.tunnel_source is None or self.tunnel_destination is None:
+            return None
+        return IPv6Address(self.tunnel_source), IPv6Address(self.tunnel_destination)
 
 
-_PIPELINE_FIELDS: dict[int, tuple[str, int, Callable[[bytes], Any]]] = {
-    ofp.oxm_from_user_header("tun_ipv6_src"): ("tunnel_source", 16, IPv6Address),
-    ofp.oxm_from_user_header("tun_ipv6_dst"): ("tunnel_destination", 16, IPv6Address),
-    ofp.oxm_from_user_header(Register.PSID): ("psid", 4, lambda raw: int.from_bytes(raw, "big")),
-}
+def _header(field: str, length: int) -> bytes:
+    header: int = ofp.oxm_from_user_header(field) << 9 | length
+    return header.to_bytes(4, "big")
+
+
+_TUNNEL_SOURCE = _header("tun_ipv6_src", 16)
+_TUNNEL_DESTINATION = _header("tun_ipv6_dst", 16)
+_PSID = _header(Register.PSID, 4)
 
 
 def pipeline_fields(fields: bytes) -> PipelineFields:
     """The match fields of a packet-in. A field that is not there was zero."""
-    found: dict[str, Any] = {}
-    at = 0
-    while at + 4 <= len(fields):
-        (header,) = struct.unpack_from("!I", fields, at)
-        length = header & 0xFF
-        known = _PIPELINE_FIELDS.get(header >> 9)
-        if known is not None and length == known[1] and at + 4 + length <= len(fields):
-            found[known[0]] = known[2](fields[at + 4 : at + 4 + length])
-        at += 4 + length
-    return PipelineFields(**found)
+    source = destination = None
+    psid = at = 0
+    end = len(fields)
+    while at + 4 <= end:
+        header = fields[at : at + 4]
+        value_at = at + 4
+        at = value_at + header[3]
+        if at > end:
+            break
+        if header == _TUNNEL_SOURCE:
+            source = fields[value_at:at]
+        elif header == _TUNNEL_DESTINATION:
+            destination = fields[value_at:at]
+        elif header == _PSID:
+            psid = int.from_bytes(fields[value_at:at], "big")
+    return PipelineFields(source, destination, psid)
 
 
 # --- reading flows back ---------------------------------------------------------------------------
@@ -562,42 +585,73 @@ def barrier(xid: int) -> bytes:
 
 def packet_out(data: bytes, port: int) -> bytes:
     """Send ``data`` out of one port, without the pipeline."""
-    return _packet_out(data, ofp.OFPP_CONTROLLER, [parser.OFPActionOutput(port, 0)])
+    return _packet_out(data, ofp.OFPP_CONTROLLER, _output(port))
 
 
-def reinject(
-    frame: bytes, in_port: int, table: int, tunnel: tuple[IPv6Address, IPv6Address] | None
-) -> bytes:
+def reinject(frame: bytes, in_port: int, table: int, tunnel: tuple[bytes, bytes] | None) -> bytes:
     """Put a frame that was shown to the controller back to ``table``, as if it came in by
-    ``in_port``, out of a tunnel between these two addresses if it was in one."""
-    actions: list[Any] = []
+    ``in_port``, out of a tunnel between these two addresses (of 16 bytes each) if it was in
+    one."""
+    actions = _resubmit(in_port, table)
     if tunnel is not None:
-        for field, address in zip(("tun_ipv6_src", "tun_ipv6_dst"), tunnel, strict=True):
-            actions.append(parser.OFPActionSetField(**{field: str(address)}))
-    actions.append(parser.NXActionResubmitTable(in_port, table))
+        before, between, after = _SET_TUNNEL
+        actions = b"".join((before, tunnel[0], between, tunnel[1], after, actions))
     return _packet_out(frame, in_port, actions)
 
 
 def from_controller(frame: bytes) -> bytes:
     """Give the pipeline a frame of the controller's own."""
-    actions = [parser.NXActionResubmitTable(ofp.OFPP_CONTROLLER & 0xFFFF, Table.CLASSIFY)]
+    actions = _resubmit(ofp.OFPP_CONTROLLER & 0xFFFF, Table.CLASSIFY)
     return _packet_out(frame, ofp.OFPP_CONTROLLER, actions)
 
 
 def into_softwire(packet: bytes, lwb4: IPv6Address, br_address: IPv6Address, port: int) -> bytes:
     """Send an IPv4 packet to an lwB4 out of ``port``, the softwire port."""
     frame = ethernet.frame(br_mac(br_address).to_bytes(6, "big"), bytes(6), ETH_IPV4, packet)
-    actions: list[Any] = [
-        parser.OFPActionSetField(tun_ipv6_src=str(br_address)),
-        parser.OFPActionSetField(tun_ipv6_dst=str(lwb4)),
-        parser.OFPActionOutput(port, 0),
-    ]
+    before, between, after = _SET_TUNNEL
+    actions = b"".join((before, br_address.packed, between, lwb4.packed, after, _output(port)))
     return _packet_out(frame, ofp.OFPP_CONTROLLER, actions)
 
 
-def _packet_out(data: bytes, in_port: int, actions: Sequence[Any]) -> bytes:
+def _packet_out(data: bytes, in_port: int, actions: bytes) -> bytes:
+    size = len(actions)
+    length = _PACKET_OUT.size + size + len(data)
+    header = _PACKET_OUT.pack(
+        ofp.OFP_VERSION, ofp.OFPT_PACKET_OUT, length, 0, ofp.OFP_NO_BUFFER, in_port, size
+    )
+    return b"".join((header, actions, data))
+
+
+_PACKET_OUT = struct.Struct("!BBHIIIH6x")
+
+
+def _packed(*actions: Any) -> bytes:
     packed = bytearray()
     for action in actions:
         action.serialize(packed, len(packed))
-    body = struct.pack("!IIH6x", ofp.OFP_NO_BUFFER, in_port, len(packed)) + bytes(packed) + data
-    return _HEADER.pack(ofp.OFP_VERSION, ofp.OFPT_PACKET_OUT, 8 + len(body), 0) + body
+    return bytes(packed)
+
+
+@functools.lru_cache(maxsize=64)
+def _output(port: int) -> bytes:
+    return _packed(parser.OFPActionOutput(port, 0))
+
+
+@functools.lru_cache(maxsize=64)
+def _resubmit(in_port: int, table: int) -> bytes:
+    return _packed(parser.NXActionResubmitTable(in_port, table))
+
+
+def _set_tunnel() -> tuple[bytes, bytes, bytes]:
+    """What stands before, between and after the two addresses when they are set."""
+    source, destination = (_PLACEHOLDER[var] for var in (Var.LWB4, Var.BR_ADDRESS))
+    sample = _packed(
+        parser.OFPActionSetField(tun_ipv6_src=source),
+        parser.OFPActionSetField(tun_ipv6_dst=destination),
+    )
+    before, rest = sample.split(IPv6Address(source).packed)
+    between, after = rest.split(IPv6Address(destination).packed)
+    return before, between, after
+
+
+_SET_TUNNEL = _set_tunnel()

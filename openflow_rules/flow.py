@@ -82,19 +82,7 @@ class Resubmit:
     table: int
 
 
-@dataclass(frozen=True, slots=True)
-class Learn:
-    """Add a flow to ``table`` that matches IPv4 with this packet's ``fields``, each (name, bits),
-    and sets ``register`` to 1."""
-
-    table: int
-    fields: tuple[tuple[str, int], ...]
-    register: str
-    hard_timeout: int
-    cookie: int
-
-
-Action = SetField | Load | Move | DecTtl | Output | ToController | Resubmit | Learn
+Action = SetField | Load | Move | DecTtl | Output | ToController | Resubmit
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv6Address
 
 from openflow_rules.tables import Mark
 
@@ -15,12 +14,12 @@ _IPIP = 4
 _DESTINATION_OPTIONS = 60
 
 
-def softwire_packet(frame: bytes, lwb4: IPv6Address, br_address: IPv6Address) -> bytes:
+def softwire_packet(frame: bytes, lwb4: bytes, br_address: bytes) -> bytes:
     """The IPv6 packet with its outer header as it was on the wire (RFC 2473 section 3).
 
     ``frame`` is the inner Ethernet frame as the shim made it: softwire.bpf.c says which bits of
-    its header are what. Of a packet that holds an ICMP error the flow label is lost, and given
-    as 0.
+    its header are what; the addresses are 16 bytes each. Of a packet that holds an ICMP error the
+    flow label is lost, and given as 0.
     """
     limited, traffic_class = frame[4], frame[5]
     mark = int.from_bytes(frame[6:12], "big")
@@ -35,4 +34,4 @@ def softwire_packet(frame: bytes, lwb4: IPv6Address, br_address: IPv6Address) ->
         next_header, payload = _DESTINATION_OPTIONS, _ENCAPSULATION_LIMIT + payload
     first = 6 << 28 | traffic_class << 20 | label
     header = struct.pack("!IHBB", first, len(payload), next_header, hop_limit)
-    return header + lwb4.packed + br_address.packed + payload
+    return b"".join((header, lwb4, br_address, payload))

@@ -27,10 +27,10 @@ class Table(enum.IntEnum):
     ARP_LEARN = 70
     ARP_ANSWER = 71
     UNKNOWN_LWB4 = 80
-    UNKNOWN_LWB4_SEEN = 81
+    UNKNOWN_LWB4_QUIET = 81
     UNKNOWN_LWB4_PUNT = 82
     UNKNOWN_IPV4 = 90
-    UNKNOWN_IPV4_SEEN = 91
+    UNKNOWN_IPV4_QUIET = 91
     UNKNOWN_IPV4_PUNT = 92
 
 
@@ -39,15 +39,7 @@ class Register:
 
     PSID = "reg0"  # port-set stages -> binding stages
     SCRATCH = "reg1"  # within one flow
-    SEEN = "reg2"  # UNKNOWN_..._SEEN -> UNKNOWN_..._PUNT, a value of Seen
-
-
-class Seen(enum.IntEnum):
-    """What the switch knows of an unknown lwB4, or of an unknown address and port set."""
-
-    NEVER = 0
-    SHOWN = 1  # to the controller, a moment ago
-    REFUSED = 2  # by the supporting system
+    QUIET = "reg2"  # UNKNOWN_..._QUIET -> UNKNOWN_..._PUNT: 1 if there is no need to show it
 
 
 IP_FIELDS = frozenset({"eth_type", "ip_proto", "ipv4_src", "ipv4_dst"})
@@ -58,13 +50,13 @@ PORT_FIELDS = frozenset({"tcp_src", "udp_src", "tcp_dst", "udp_dst", "eth_src"})
 class TableDeclaration:
     """What a table is for, what its flows may match, and where they may lead.
 
-    ``learnt`` tables are filled by the switch itself and left alone by the controller.
+    Flows of ``transient`` tables end by themselves, and are not reconciled.
     """
 
     purpose: str
     matches: frozenset[str]
     leads_to: frozenset[Table] = frozenset()
-    learnt: bool = False
+    transient: bool = False
 
 
 TABLES: dict[Table, TableDeclaration] = {
@@ -118,36 +110,33 @@ TABLES: dict[Table, TableDeclaration] = {
         frozenset({"eth_type", "arp_op", "arp_tpa"}),
     ),
     Table.UNKNOWN_LWB4: TableDeclaration(
-        "A softwire packet without a binding reaches the controller once per outer source and "
-        "interval, whatever its rate: the first one teaches UNKNOWN_LWB4_SEEN its source.",
+        "A softwire packet without a binding is shown to the controller, up to a rate.",
         frozenset({"eth_type"}),
-        frozenset({Table.UNKNOWN_LWB4_SEEN, Table.UNKNOWN_LWB4_PUNT}),
+        frozenset({Table.UNKNOWN_LWB4_QUIET, Table.UNKNOWN_LWB4_PUNT}),
     ),
-    Table.UNKNOWN_LWB4_SEEN: TableDeclaration(
-        "Sources shown to the controller a moment ago, which the switch remembers by itself; and "
-        "the outer source, inner source and PSID that the supporting system refused.",
+    Table.UNKNOWN_LWB4_QUIET: TableDeclaration(
+        "What the controller has seen enough of for the moment: outer sources that go on sending, "
+        "and the outer source, inner source and PSID that the supporting system refused.",
         frozenset({"eth_type", "tun_ipv6_src", "ipv4_src", Register.PSID}),
-        learnt=True,
+        transient=True,
     ),
     Table.UNKNOWN_LWB4_PUNT: TableDeclaration(
-        "Shows the controller what it has not seen, and drops what was refused. Packets that "
-        "follow one that was shown are dropped when all that can come of them is an ICMPv6 error; "
-        "while the supporting system is asked, the controller holds them.",
-        frozenset({"eth_type", Register.SEEN}),
+        "Shows the controller what it wants to see, and drops the rest.",
+        frozenset({"eth_type", Register.QUIET}),
     ),
     Table.UNKNOWN_IPV4: TableDeclaration(
         "The same for packets from the Internet to an address and port set without a binding.",
         frozenset({"eth_type"}),
-        frozenset({Table.UNKNOWN_IPV4_SEEN, Table.UNKNOWN_IPV4_PUNT}),
+        frozenset({Table.UNKNOWN_IPV4_QUIET, Table.UNKNOWN_IPV4_PUNT}),
     ),
-    Table.UNKNOWN_IPV4_SEEN: TableDeclaration(
-        "Addresses and PSIDs shown to the controller a moment ago, or refused.",
+    Table.UNKNOWN_IPV4_QUIET: TableDeclaration(
+        "Addresses and PSIDs that the supporting system refused, or that go on being asked for.",
         frozenset({"eth_type", "ipv4_dst", Register.PSID}),
-        learnt=True,
+        transient=True,
     ),
     Table.UNKNOWN_IPV4_PUNT: TableDeclaration(
-        "Shows the controller what it has not seen, and drops what was refused.",
-        frozenset({"eth_type", Register.SEEN}),
+        "Shows the controller what it wants to see, and drops the rest.",
+        frozenset({"eth_type", Register.QUIET}),
     ),
 }
 
@@ -256,8 +245,6 @@ class Punt(enum.IntEnum):
     UNKNOWN_IPV4 = 3
     TOO_BIG = 4
     NEIGHBOUR = 5
-    HELD_LWB4 = 6
-    HELD_IPV4 = 7
     TTL_EXPIRED = 8
     PCP = 9
 
@@ -266,7 +253,6 @@ class Priority:
     """Higher wins. Flows of one table that cannot both match share a priority."""
 
     OWN = 140
-    REFUSED = 130  # above what the switch learns, which is NORMAL
     FRAGMENT = 130
     EXCEPTION = 120
     EXCLUDED = 110
@@ -294,8 +280,9 @@ class Mark:
     BR_PREFIX = 0x024B << 32
 
 
-SEEN_SECONDS = 1
-"""How long an unknown lwB4, or address and port set, is not shown to the controller again."""
+QUIET_SECONDS = 1
+"""How long an unknown lwB4, or address and port set, that goes on sending is not shown to the
+controller, and how long one that was refused is not told so again."""
 
 
 class PipelineError(AssertionError):

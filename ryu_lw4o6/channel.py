@@ -30,6 +30,11 @@ _HEADER = struct.Struct("!BBHI")
 _HELLO = 0
 _BULK = 256 * 1024
 _MESSAGES_PER_TURN = 256
+_BUSY = 2048
+"""Bytes read at once that mean there is more to come."""
+_PAUSE = 0.002
+"""Seconds to let it come. Otherwise the switch would have to wake this process for every packet
+that it shows, which takes it as long as everything else it does for that packet."""
 
 
 def install() -> None:
@@ -95,6 +100,8 @@ def _receive(datapath: Any) -> None:
                 turn = 0
                 hub.sleep(0)
         pending = pending[at:]
+        if len(received) >= _BUSY:
+            hub.sleep(_PAUSE)
 
 
 def _check_hello(message: bytes) -> None:

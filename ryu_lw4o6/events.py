@@ -6,7 +6,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import eventlet.event
 import eventlet.timeout
@@ -22,7 +23,7 @@ class Events:
     """Numbered from 1. What is older than the last ``KEPT`` is forgotten."""
 
     def __init__(self) -> None:
-        self._events: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        self._events: deque[_Event] = deque(maxlen=KEPT)
         self._last = 0
         self._next = eventlet.event.Event()
 
@@ -33,23 +34,31 @@ class Events:
 
     def add(self, kind: str, **details: Any) -> None:
         """Something has happened. Details that are None are left out; the others are shown as
-        text, numbers and booleans as they are."""
-        shown = {
-            name: value if isinstance(value, bool | int | float) else str(value)
-            for name, value in details.items()
-            if value is not None
-        }
-        self._last += 1
-        self._events.append({"id": self._last, "at": rfc3339(time.time()), "type": kind, **shown})
-        if LOG.isEnabledFor(logging.INFO):
-            LOG.info("%s %s", kind, " ".join(f"{k}={_quoted(v)}" for k, v in shown.items()))
+        text, numbers and booleans as they are. They must not change afterwards."""
+        self.add_all(kind, [details])
+
+    def add_all(self, kind: str, happened: Iterable[dict[str, Any]]) -> None:
+        """The same has happened many times, with the details of each: after a failover that is
+        tens of thousands in a second, so the log is written to once, and what REST shows of them
+        is made when somebody asks."""
+        now = time.time()
+        lines = []
+        logged = LOG.isEnabledFor(logging.INFO)
+        for details in happened:
+            self._last += 1
+            self._events.append(_Event(self._last, now, kind, details))
+            if logged:
+                lines.append(_line(kind, details))
+        if lines:
+            LOG.info("\n".join(lines))
         done, self._next = self._next, eventlet.event.Event()
         done.send(None)
 
     def since(self, after: int, limit: int) -> list[dict[str, Any]]:
         """The oldest events, at most ``limit``, with a number above ``after``."""
         skip = max(0, len(self._events) - (self._last - after))
-        return [self._events[i] for i in range(skip, min(skip + limit, len(self._events)))]
+        end = min(skip + limit, len(self._events))
+        return [self._events[i].shown() for i in range(skip, end)]
 
     def wait(self, after: int, seconds: float) -> bool:
         """Wait until there is an event with a number above ``after``, for up to ``seconds``."""
@@ -61,6 +70,25 @@ class Events:
         return False
 
 
-def _quoted(value: Any) -> str:
-    text = str(value)
-    return f'"{text}"' if " " in text else text
+class _Event(NamedTuple):
+    number: int
+    at: float
+    kind: str
+    details: dict[str, Any]
+
+    def shown(self) -> dict[str, Any]:
+        details = {
+            name: value if isinstance(value, bool | int | float) else str(value)
+            for name, value in self.details.items()
+            if value is not None
+        }
+        return {"id": self.number, "at": rfc3339(self.at), "type": self.kind, **details}
+
+
+def _line(kind: str, details: dict[str, Any]) -> str:
+    words = [kind]
+    for name, value in details.items():
+        if value is not None:
+            text = str(value)
+            words.append(f'{name}="{text}"' if " " in text else f"{name}={text}")
+    return " ".join(words)

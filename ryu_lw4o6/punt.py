@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 
-from openflow_rules.encode import pipeline_fields
 from openflow_rules.outer import softwire_packet
 from openflow_rules.tables import CookieClass, Drop, cookie
-from ryu_lw4o6.core import ethernet, icmp
-from ryu_lw4o6.core.failover import Question
+from ryu_lw4o6.core import icmp
 from ryu_lw4o6.core.settings import Instance
 
 UNKNOWN_IPV4 = cookie(CookieClass.DROP, Drop.DOWNSTREAM_NO_BINDING)
@@ -48,40 +46,12 @@ def ipv4_error(instance: Instance, packet: bytes, kind: int, code: int, mtu: int
 
 def goes_to_lwb4(instance: Instance, packet: bytes) -> bool:
     """Whether an IPv4 packet of the lwAFTR's own has to go through a softwire."""
-    return not is_ipv6(packet) and instance.serves(IPv4Address(packet[16:20]))
+    return instance.serves(IPv4Address(packet[16:20]))
 
 
-def unknown_lwb4(fields: bytes, frame: bytes) -> tuple[IPv6Address, bytes] | None:
-    """The lwB4 of a softwire packet without a binding, and the ICMPv6 error for it; None for
-    silence."""
-    outer = pipeline_fields(fields)
-    lwb4, br_address = outer.tunnel_source, outer.tunnel_destination
-    if lwb4 is None or br_address is None or icmp.ipv4_packet(frame) is None:
+def lwb4_answer(frame: bytes, lwb4: bytes, br_address: bytes) -> bytes | None:
+    """The ICMPv6 packet for an lwB4 whose softwire packet to ``br_address`` has no binding; None
+    for silence. Addresses of 16 bytes."""
+    if icmp.ipv4_packet(frame) is None or not icmp.is_single_node(lwb4):
         return None
-    if not icmp.is_single_node(lwb4):
-        return None
-    return lwb4, icmp.softwire_refused(softwire_packet(frame, lwb4, br_address))
-
-
-def refused(instance: Instance, question: Question, frame: bytes) -> bytes | None:
-    """The ICMP error about a packet whose question was answered with no, as the policy wants it;
-    None for silence."""
-    if question.lwb4 is None:
-        if not instance.icmp.unknown_ipv4:
-            return None
-        return icmp_answer(instance, UNKNOWN_IPV4, frame)
-    if question.br_address is None or not instance.failover.answers:
-        return None
-    if not icmp.is_single_node(question.lwb4):
-        return None
-    return icmp.softwire_refused(softwire_packet(frame, question.lwb4, question.br_address))
-
-
-def is_ipv6(packet: bytes) -> bool:
-    return packet[0] >> 4 == 6
-
-
-def to_frame(packet: bytes, destination: str, source: str) -> bytes:
-    """The packet in a frame between two MAC addresses."""
-    kind = ethernet.ETH_IPV6 if is_ipv6(packet) else ethernet.ETH_IPV4
-    return ethernet.frame(ethernet.mac_bytes(destination), ethernet.mac_bytes(source), kind, packet)
+    return icmp.softwire_refused(softwire_packet(frame, lwb4, br_address))

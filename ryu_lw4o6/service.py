@@ -7,6 +7,7 @@ that follow, through each session, and a restarted controller finds it in the st
 from __future__ import annotations
 
 import enum
+import functools
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -254,16 +255,10 @@ class Service:
         for key in gone:
             if key not in put:
                 self.events.add("binding-deleted", binding=key, reason="rest")
-        for binding in put.values():
-            self._created(binding)
+        self._created(put.values())
 
-    def _created(self, binding: Binding) -> None:
-        end = binding.expires_at
-        self.events.add(
-            "binding-created", binding=binding.key, lwb4=binding.lwb4,
-            br_address=binding.br_address, origin=binding.origin,
-            expires_at=None if end is None else rfc3339(end, "seconds"),
-        )  # fmt: skip
+    def _created(self, bindings: Iterable[Binding]) -> None:
+        self.events.add_all("binding-created", (_details(binding) for binding in bindings))
 
     def alter(
         self,
@@ -271,10 +266,11 @@ class Service:
         reason: str,
         *,
         keep: bool = True,
+        on_disk: bool = True,
     ) -> None:
         """Put bindings into the place of whatever has their keys, and remove others: ``choose``
         says which, given the table as it is while nobody else changes it. On return the store has
-        committed, unless it is not to ``keep`` them.
+        committed, unless it is not to ``keep`` them; ``on_disk`` is the store's.
 
         Raises UnknownPrefix and ValueError as BindingTable does, StoreUnavailable; then nothing
         was changed.
@@ -285,7 +281,7 @@ class Service:
                 self.table.check(binding)
             gone = [key for key in remove if key in self.table]
             if keep:
-                self._save(list(put), gone)
+                self._save(list(put), gone, on_disk=on_disk)
             new = [b for b in put if not _same_flows(self.table.get(b.key), b)]
             for key in gone:
                 self.table.remove(key)
@@ -295,8 +291,7 @@ class Service:
         for key in gone:
             if key not in self.table:
                 self.events.add("binding-deleted", binding=key, reason=reason)
-        for binding in new:
-            self._created(binding)
+        self._created(new)
 
     def adopt(self, bindings: Collection[Binding]) -> None:
         """Follow the supporting system: put these bindings into the place of whatever has their
@@ -308,7 +303,9 @@ class Service:
 
         source = self.settings.supporting_system.source
         try:
-            self.alter(choose, SUPPORTING_SYSTEM, keep=source is not None)
+            # What the supporting system has said it will say again: no need for the packets that
+            # wait to wait for the disk as well.
+            self.alter(choose, SUPPORTING_SYSTEM, keep=source is not None, on_disk=False)
         except (StoreUnavailable, ValueError) as error:
             raise CannotAdopt(str(error)) from error
 
@@ -340,8 +337,7 @@ class Service:
             gone = [key for key in delete if self.table.remove(key) is not None]
             changed = self._sync(list(in_store))
         self._touch([*flows_differ, *gone, *changed])
-        for binding in created:
-            self._created(binding)
+        self._created(created)
         for key in gone:
             self.events.add("binding-deleted", binding=key, reason="lwB4")
         return refused | in_store
@@ -400,8 +396,11 @@ class Service:
         put: Sequence[Binding],
         delete: Sequence[BindingKey],
         create: Sequence[Binding] = (),
+        *,
+        on_disk: bool = True,
     ) -> None:
-        self._in_store(self._store.save, put, delete, create)
+        save = functools.partial(self._store.save, on_disk=on_disk)
+        self._in_store(save, put, delete, create)
 
     def _in_store(self, work: Callable[..., T], *arguments: Any) -> T:
         try:
@@ -430,11 +429,9 @@ class Service:
                 LOG.info("the store is back")
             down = False
             self._touch(changed)
+            self._created(b for key in changed if (b := self.table.get(key)) is not None)
             for key in changed:
-                binding = self.table.get(key)
-                if binding is not None:
-                    self._created(binding)
-                else:
+                if key not in self.table:
                     self.events.add("binding-deleted", binding=key, reason="store")
 
     def _sync(self, keys: Sequence[BindingKey] | None) -> list[BindingKey]:
@@ -541,6 +538,15 @@ def _is_static(binding: Binding | None) -> bool:
 def _same_flows(old: Binding | None, new: Binding) -> bool:
     """Whether a binding makes the flows that the one before it has made."""
     return old is not None and (old.lwb4, old.br_address) == (new.lwb4, new.br_address)
+
+
+def _details(binding: Binding) -> dict[str, Any]:
+    end = binding.expires_at
+    return {
+        "binding": binding.key, "lwb4": binding.lwb4,
+        "br_address": binding.br_address, "origin": binding.origin,
+        "expires_at": None if end is None else rfc3339(end, "seconds"),
+    }  # fmt: skip
 
 
 def _applied(switch: Switch, key: BindingKey) -> Applied:

@@ -44,6 +44,7 @@ from openflow_rules.tables import (
 from ryu_lw4o6 import channel
 from ryu_lw4o6.core.binding import BindingKey, BindingTable
 from ryu_lw4o6.core.settings import Instance
+from ryu_lw4o6.fatal import fatal
 
 LOG = logging.getLogger(__name__)
 
@@ -58,18 +59,17 @@ OUR_CLASSES = frozenset(int(kind) for kind in CookieClass)
 REPLY_TIMEOUT = 30.0
 ALIVE_SECONDS = 3.0
 """How long a switch may be silent before it is given up: as long as the BGP hold time."""
+_UNREAD_SECONDS = 0.2
+"""And how much longer, in case it is us who were busy: the answer may be there, and not read."""
 ARP_PUNTS_PER_SECOND = 100
 PCP_PUNTS_PER_SECOND = 10_000
-UNKNOWN_PUNTS_PER_SECOND = {
-    Punt.UNKNOWN_LWB4: 10_000,
-    Punt.UNKNOWN_IPV4: 2_000,
-    Punt.HELD_LWB4: 5_000,
-    Punt.HELD_IPV4: 2_000,
-}
-"""What the controller can ask about and hold. After a failover every subscriber is unknown, and
-those that are real must not wait behind the Internet's port scans."""
+ASKED_IPV4_PER_SECOND = 2_000
+"""Packets from the Internet that the supporting system is asked about. After a failover every
+subscriber is unknown, and must not wait behind the Internet's port scans."""
 
 _SEND_BYTES = 64 * 1024
+OUTBOX_BYTES = 16 << 20
+"""The most that waits for a switch which does not read, of what needs no answer."""
 _IPV4_LOW_BITS = 16  # where a binding's cookie has the low bits of its IPv4 address
 _SEQUENCE = 1 << 20  # transaction ids of a session start here: Ryu's own are random, but few
 
@@ -161,6 +161,9 @@ class Session:
         self._pipeline: dict[bytes, bytes] = {}  # canonical flow -> message that deletes it
         self._pipeline_dirty = True
         self._ports_dirty = False
+        self._outbox: list[bytes] = []
+        self._outbox_bytes = 0
+        self._posting = False
         self._wake = hub.Event()
         self._progress = eventlet.event.Event()
         channel.tap(datapath, self._receive)
@@ -210,9 +213,25 @@ class Session:
             return True
         return False
 
-    def send(self, message: bytes) -> None:
-        """Send one message that needs no answer, such as a packet-out."""
-        self._datapath.send(message)
+    def send(self, message: bytes) -> bool:
+        """Send one message that needs no answer, such as a packet-out. Does not wait; those sent
+        at about the same time travel together. False if too much waits already: it is lost."""
+        if self._outbox_bytes + len(message) > OUTBOX_BYTES:
+            return False
+        self._outbox.append(message)
+        self._outbox_bytes += len(message)
+        if not self._posting:
+            self._posting = True
+            hub.spawn(fatal(self._post))
+        return True
+
+    def _post(self) -> None:
+        while self._outbox:
+            messages = b"".join(self._outbox)
+            self._outbox.clear()
+            self._datapath.send(messages)  # waits while the switch does not read
+            self._outbox_bytes -= len(messages)
+        self._posting = False
 
     def links_down(self) -> list[str]:
         """The NICs without a link."""
@@ -227,7 +246,8 @@ class Session:
     def is_alive(self) -> bool:
         """Ask for a sign of life and wait for it."""
         try:
-            self._answer(self._request_barrier(), "a barrier", ALIVE_SECONDS)
+            xid = self._request_barrier()
+            self._answer(xid, "a barrier", ALIVE_SECONDS)
         except SessionError:
             return False
         return True
@@ -333,11 +353,11 @@ class Session:
         found: dict[bytes, bytes] = {}
         dirty: dict[BindingKey, None] = {}
         on_switch: set[BindingKey] = set()
-        learnt = {int(table) for table, declared in TABLES.items() if declared.learnt}
+        transient = {int(table) for table, declared in TABLES.items() if declared.transient}
         table = self._table
 
         def take(flow: encode.FlowStats) -> None:
-            if flow.table in learnt:
+            if flow.table in transient:
                 return
             kind = flow.cookie >> 56
             if kind == CookieClass.BINDING:
@@ -404,8 +424,9 @@ class Session:
         rates = dict.fromkeys(Punt, self.instance.icmp.rate)
         rates[Punt.ARP] = ARP_PUNTS_PER_SECOND
         rates[Punt.PCP] = PCP_PUNTS_PER_SECOND
+        rates[Punt.UNKNOWN_LWB4] = self.instance.unknown_rate
         if self.instance.failover.validates:
-            rates |= UNKNOWN_PUNTS_PER_SECOND
+            rates[Punt.UNKNOWN_IPV4] = ASKED_IPV4_PER_SECOND
         messages = [m for punt, rate in rates.items() for m in encode.set_meter(punt, rate)]
         messages.append(encode.match_fragments(0))
         xids = [self._next_xid() for _ in messages]
@@ -581,10 +602,11 @@ class Session:
     def _answer(self, xid: int, what: str, seconds: float = REPLY_TIMEOUT) -> None:
         """Wait for the answer to the request with this transaction id."""
         try:
-            with eventlet.timeout.Timeout(seconds, False):
-                if self._awaited[xid].wait():
-                    return
-                raise SessionError("the connection ended")
+            for patience in (seconds, _UNREAD_SECONDS):
+                with eventlet.timeout.Timeout(patience, False):
+                    if self._awaited[xid].wait():
+                        return
+                    raise SessionError("the connection ended")
             raise SessionError(f"no answer to {what} within {seconds:.0f} s")
         finally:
             del self._awaited[xid]

@@ -109,11 +109,7 @@ class Store:
                 raise ImportError(f"the driver {self._url.get_driver_name()} is not supported")
             if self._sqlite:
                 self._prepare_directory(must_exist)
-            self._engine = sa.create_engine(
-                self._url,
-                pool_pre_ping=not self._sqlite,
-                connect_args={"timeout": _BUSY_SECONDS} if self._sqlite else {},
-            )
+            self._engine = self._create_engine()
         except (exc.ArgumentError, exc.NoSuchModuleError, ImportError) as error:
             raise StoreError(
                 f"no store at {url.split('@')[-1]}: {error}",
@@ -122,6 +118,10 @@ class Store:
             ) from error
         self._sender = uuid.uuid4().hex
         sa.event.listen(self._engine, "connect", _durable if self._sqlite else self._sign)
+        self._quick_engine = self._engine
+        if self._sqlite:
+            self._quick_engine = self._create_engine()
+            sa.event.listen(self._quick_engine, "connect", _quick)
         with self.exclusive() as connection:
             _METADATA.create_all(connection)
             version = connection.scalar(sa.select(sa.func.max(_VERSION.c.version)))
@@ -155,6 +155,13 @@ class Store:
         with self.exclusive() as connection:
             tables.create_all(connection)
 
+    def _create_engine(self) -> sa.Engine:
+        return sa.create_engine(
+            self._url,
+            pool_pre_ping=not self._sqlite,
+            connect_args={"timeout": _BUSY_SECONDS} if self._sqlite else {},
+        )
+
     def load(self) -> Loaded:
         """Every binding in the store."""
         return self._read(sa.select(*_COLUMNS))
@@ -171,11 +178,14 @@ class Store:
         put: Iterable[Binding],
         delete: Iterable[BindingKey],
         create: Iterable[Binding] = (),
+        *,
+        on_disk: bool = True,
     ) -> None:
         """Delete, then add or replace ``put`` and add ``create``, in one transaction.
 
-        Raises AlreadyStored if the store has a key of ``create``, which another controller may
-        have put there.
+        Without ``on_disk``, SQLite does not wait for the disk: the change outlives this process,
+        but perhaps not a power failure. Raises AlreadyStored if the store has a key of ``create``,
+        which another controller may have put there.
         """
         gone = [{"k_ipv4": str(key.ipv4), "k_psid": key.psid} for key in delete]
         changed = [_row(binding) for binding in put]
@@ -183,7 +193,8 @@ class Store:
         if not gone and not changed and not new:
             return
         try:
-            with self._guard(), self._engine.begin() as connection:
+            engine = self._engine if on_disk else self._quick_engine
+            with self._guard(), engine.begin() as connection:
                 if gone:
                     connection.execute(_DELETE, gone)
                 if changed:
@@ -272,6 +283,7 @@ class Store:
 
     def close(self) -> None:
         self._engine.dispose()
+        self._quick_engine.dispose()
 
     def upsert(self, table: sa.Table, may_replace: Callable[[Any], Any] | None = None) -> Any:
         """A statement that adds ``rows`` to ``table``, or puts them into the place of those with
@@ -460,10 +472,14 @@ class _Guard:
 
 def _durable(connection: Any, _record: Any) -> None:
     """Every new SQLite connection: readers never wait, and a commit is on disk when it returns."""
-    cursor = connection.cursor()
-    cursor.execute("pragma journal_mode=wal")
-    cursor.execute("pragma synchronous=full")
-    cursor.close()
+    connection.execute("pragma journal_mode=wal")
+    connection.execute("pragma synchronous=full")
+
+
+def _quick(connection: Any, _record: Any) -> None:
+    """The same, but a commit is on its way to the disk."""
+    connection.execute("pragma journal_mode=wal")
+    connection.execute("pragma synchronous=normal")
 
 
 def _or_update(statement: Any, may_replace: Callable[[Any], Any] | None = None) -> Any:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from ipaddress import IPv6Address
 from typing import Any
 
 from ryu.lib import hub
 
 from openflow_rules import encode
 from openflow_rules.marks import own_error_frame
-from openflow_rules.tables import SEEN_SECONDS, CookieClass, Punt, cookie
+from openflow_rules.tables import QUIET_SECONDS, CookieClass, Punt, cookie
 from ryu_lw4o6 import punt
 from ryu_lw4o6.announce.announcer import Announcer
 from ryu_lw4o6.core import arp, nd
 from ryu_lw4o6.core.binding import BindingKey, BindingTable
-from ryu_lw4o6.core.ethernet import mac_bytes
+from ryu_lw4o6.core.ethernet import ETH_IPV4, ETH_IPV6, mac_bytes
+from ryu_lw4o6.core.ethernet import frame as frame_of
 from ryu_lw4o6.core.failover import Question, RateLimit
 from ryu_lw4o6.core.next_hop import NextHop
 from ryu_lw4o6.core.recent import Recent
@@ -37,14 +37,15 @@ _PCP = cookie(CookieClass.PUNT, Punt.PCP)
 _UNKNOWN_LWB4 = cookie(CookieClass.PUNT, Punt.UNKNOWN_LWB4)
 _TO_VALIDATE = {
     _UNKNOWN_LWB4: True,
-    cookie(CookieClass.PUNT, Punt.HELD_LWB4): True,
     cookie(CookieClass.PUNT, Punt.UNKNOWN_IPV4): False,
-    cookie(CookieClass.PUNT, Punt.HELD_IPV4): False,
 }
 """What the supporting system is asked about, and whether it comes from an lwB4."""
 _PROBE_TICK = 0.25
 _ALIVE_TICK = 1.0
-_MOST_RECENT = 100_000
+_MOST_RECENT = 1_000_000
+QUIETED_PER_SECOND = 1000
+"""How many lwB4s that go on sending the switch is told to keep quiet. Each makes it look again at
+all it has cached: beyond that, answering costs less."""
 
 
 class Switch:
@@ -56,7 +57,7 @@ class Switch:
         instance: Instance,
         table: BindingTable,
         ask: Ask | None = None,
-        remember_no: int = SEEN_SECONDS,
+        remember_no: int = QUIET_SECONDS,
         events: Events | None = None,
     ) -> None:
         self.instance = instance
@@ -78,8 +79,10 @@ class Switch:
         )
         self.connections = 0
         self.icmp_sent = IcmpSent()
-        self._recent = Recent(SEEN_SECONDS, _MOST_RECENT)
-        self._icmp_limit = {kind: RateLimit(instance.icmp.rate) for kind in ("icmpv4", "icmpv6")}
+        self._told = Recent(QUIET_SECONDS, _MOST_RECENT)
+        self._quieted = Recent(QUIET_SECONDS, _MOST_RECENT)
+        self._quiet_limit = RateLimit(QUIETED_PER_SECOND)
+        self._icmpv4_limit = RateLimit(instance.icmp.rate)
         self._table = table
         self._datapath: Any = None
 
@@ -202,64 +205,65 @@ class Switch:
         elif self.unknown is not None and flow_cookie in _TO_VALIDATE:
             self.unknown.packet_in(fields, frame, upstream=_TO_VALIDATE[flow_cookie])
         elif flow_cookie == _UNKNOWN_LWB4:
-            answer = punt.unknown_lwb4(fields, frame)
-            if answer is not None:
-                self._tell_lwb4(*answer)
+            outer = encode.pipeline_fields(fields)
+            if outer.tunnel_source is not None and outer.tunnel_destination is not None:
+                self._tell_lwb4(outer.tunnel_source, outer.tunnel_destination, frame)
         else:
-            packet = punt.icmp_answer(self.instance, flow_cookie, frame)
-            if packet is not None:
-                self._send_icmp(packet)
+            self._tell_sender(punt.icmp_answer(self.instance, flow_cookie, frame))
 
-    def _orphan(self, softwire: encode.PipelineFields) -> None:
-        lwb4, br_address = softwire.tunnel_source, softwire.tunnel_destination
-        if self.pcp is not None and lwb4 is not None and br_address is not None:
-            self.pcp.lost(lwb4, br_address)
+    def _orphan(self, known: encode.PipelineFields) -> None:
+        if self.pcp is not None and known.softwire is not None:
+            self.pcp.lost(*known.softwire)
 
     def _refused(self, question: Question, frame: bytes) -> None:
-        packet = punt.refused(self.instance, question, frame)
-        if packet is None:
-            return
-        if question.lwb4 is None:
-            self._send_icmp(packet)
-        else:
-            self._tell_lwb4(question.lwb4, packet)
+        """The supporting system said no: tell the sender, as the policy wants it."""
+        if question.lwb4 is None or question.br_address is None:
+            if self.instance.icmp.unknown_ipv4:
+                self._tell_sender(punt.icmp_answer(self.instance, punt.UNKNOWN_IPV4, frame))
+        elif self.instance.failover.answers:
+            self._tell_lwb4(question.lwb4.packed, question.br_address.packed, frame)
 
-    def _tell_lwb4(self, lwb4: IPv6Address, packet: bytes) -> None:
-        """The switch shows an lwB4 once an interval, but packets that come at once all get
-        through."""
-        if self._recent.add(lwb4, time.monotonic()):
-            self._send_icmp(packet)
+    def _tell_lwb4(self, lwb4: bytes, br_address: bytes, frame: bytes) -> None:
+        """Send an lwB4 the ICMPv6 error, once an interval; one that goes on sending all the same
+        is kept quiet by the switch."""
+        session, now = self.session, time.monotonic()
+        if session is None or session.ports is None:
+            return
+        if self._told.add(lwb4, now):
+            packet = punt.lwb4_answer(frame, lwb4, br_address)
+            mac = self.ipv6_next_hop.mac if self.ipv6_next_hop is not None else None
+            if packet is None or mac is None:
+                return
+            ports = session.ports
+            out = frame_of(mac_bytes(mac), mac_bytes(ports.local_mac), ETH_IPV6, packet)
+            if session.send(encode.packet_out(out, ports.ipv6)):
+                self.icmp_sent.add("icmpv6", packet)
+        elif self._quieted.add(lwb4, now) and self._quiet_limit.take(now):
+            session.send(encode.quiet_lwb4(lwb4, QUIET_SECONDS))
+
+    def _tell_sender(self, packet: bytes | None) -> None:
+        """Send an ICMPv4 error, if the rate allows it and the next hop is known."""
+        session = self.session
+        if packet is None or session is None or session.ports is None:
+            return
+        if punt.goes_to_lwb4(self.instance, packet):
+            message = encode.from_controller(own_error_frame(packet))
+        elif self.ipv4_next_hop.mac is not None:
+            ports = session.ports
+            macs = mac_bytes(self.ipv4_next_hop.mac), mac_bytes(ports.ipv4_mac)
+            message = encode.packet_out(frame_of(*macs, ETH_IPV4, packet), ports.ipv4)
+        else:
+            return
+        if not self._icmpv4_limit.take(time.monotonic()):
+            self.icmp_sent.withheld["icmpv4"] += 1
+        elif session.send(message):
+            self.icmp_sent.add("icmpv4", packet)
 
     def _learn(self, next_hop: NextHop, frame: bytes) -> bool:
         changed = next_hop.learn(time.monotonic(), frame)
         if changed:
             LOG.info("%s: next hop %s is at %s", self.instance.name, next_hop.address, next_hop.mac)
         return changed
-
-    def _send_icmp(self, packet: bytes) -> None:
-        """Send an ICMP error, if the rate allows it and the next hop is known."""
-        session = self.session
-        if session is None or session.ports is None:
-            return
-        ports = session.ports
-        if punt.goes_to_lwb4(self.instance, packet):
-            if self._may_send("icmpv4", packet):
-                session.send(encode.from_controller(own_error_frame(packet)))
-            return
-        if punt.is_ipv6(packet):
-            mac = self.ipv6_next_hop.mac if self.ipv6_next_hop is not None else None
-            kind, port, own = "icmpv6", ports.ipv6, ports.local_mac
-        else:
-            mac, kind, port, own = self.ipv4_next_hop.mac, "icmpv4", ports.ipv4, ports.ipv4_mac
-        if mac is not None and self._may_send(kind, packet):
-            session.send(encode.packet_out(punt.to_frame(packet, mac, own), port))
-
-    def _may_send(self, kind: str, packet: bytes) -> bool:
-        if not self._icmp_limit[kind].take(time.monotonic()):
-            self.icmp_sent.withheld[kind] += 1
-            return False
-        self.icmp_sent.add(kind, packet)
-        return True
 
     def failover_status(self) -> dict[str, Any]:
         """What becomes of packets without a binding, and of routes; ready for JSON."""

@@ -1,9 +1,8 @@
 """Packets without a binding on one switch: held while the supporting system is asked, then sent on
 or refused.
 
-The switch shows the first packet of an lwB4 (of an address and port set, for packets from the
-Internet) and, up to a rate, those that follow it. Once the answer is no, it is told to drop them
-by itself for a while.
+The switch shows them up to a rate. Once the answer is no, or when there are too many of the same,
+it is told to drop them by itself for a while.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
@@ -19,8 +18,7 @@ from typing import Any
 from ryu.lib import hub
 
 from openflow_rules import encode
-from openflow_rules.compiler.unknown import refusal
-from openflow_rules.tables import SEEN_SECONDS, Table
+from openflow_rules.tables import QUIET_SECONDS, Table
 from ryu_lw4o6.core import icmp
 from ryu_lw4o6.core.binding import BindingKey, BindingTable, Origin
 from ryu_lw4o6.core.failover import Outcome, Question
@@ -40,7 +38,8 @@ QUESTIONS_PER_LWB4 = 8
 APPLY_SECONDS = 5.0
 """How long a switch may take for the flows of a binding that was accepted."""
 _LATENCIES = 1000
-_REMEMBERED = 100_000
+_REMEMBERED = 1_000_000
+_ENOUGH_LEFT = 500
 
 Ask = Callable[[Question, Instance, Answered], None]
 
@@ -80,10 +79,13 @@ class UnknownTraffic:
         self._waiting: dict[Question, _Waiting] = {}
         self._by_lwb4: Counter[IPv6Address] = Counter()
         self._held_bytes = 0
-        self._no = Recent(SEEN_SECONDS, _REMEMBERED)
-        self._rewritten = Recent(SEEN_SECONDS, _REMEMBERED)
-        self._latencies: dict[Outcome, deque[float]] = {}
+        self._no = Recent(QUIET_SECONDS, _REMEMBERED)
+        self._quieted = Recent(QUIET_SECONDS, _REMEMBERED)
+        self._rewritten = Recent(QUIET_SECONDS, _REMEMBERED)
+        self._latencies: dict[Outcome, deque[float]] = {}  # until the answer
+        self._restored: deque[float] = deque(maxlen=_LATENCIES)  # until the packets went on
         self._accepted: dict[Question, None] = {}
+        self._refusals: list[dict[str, Any]] = []
         self._wake = hub.Event()
 
     def connect(self, session: Session | None) -> None:
@@ -104,7 +106,7 @@ class UnknownTraffic:
             return
         waiting = self._waiting.get(question)
         if waiting is not None:
-            self._hold(waiting, frame)
+            self._hold(question, waiting, frame, now)
         elif self._no.has(question, now):
             self.packets["dropped_refused"] += 1
         else:
@@ -115,11 +117,12 @@ class UnknownTraffic:
         lwb4 = question.lwb4
         if lwb4 is not None and self._by_lwb4[lwb4] >= QUESTIONS_PER_LWB4:
             self.packets["dropped_overload"] += 1
+            self._keep_quiet(lwb4, encode.quiet_lwb4(lwb4.packed, QUIET_SECONDS), now)
             return
         waiting = self._waiting[question] = _Waiting(now)
         if lwb4 is not None:
             self._by_lwb4[lwb4] += 1
-        self._hold(waiting, frame)
+        self._hold(question, waiting, frame, now)
         known = self._known(question)
         if known is None:
             self._ask(question, self.instance, self.answered)
@@ -151,12 +154,19 @@ class UnknownTraffic:
         session.touch([question.key])
         return True
 
-    def _hold(self, waiting: _Waiting, frame: bytes) -> None:
+    def _hold(self, question: Question, waiting: _Waiting, frame: bytes, now: float) -> None:
         if len(waiting.frames) >= HELD_PACKETS or self._held_bytes + len(frame) > HELD_BYTES:
             self.packets["dropped_overload"] += 1
+            message = encode.quiet(question.key, question.lwb4, QUIET_SECONDS)
+            self._keep_quiet(question, message, now)
             return
         waiting.frames.append(frame)
         self._held_bytes += len(frame)
+
+    def _keep_quiet(self, what: Hashable, message: bytes, now: float) -> None:
+        """The switch need not show more of these for a while."""
+        if self._session is not None and self._quieted.add(what, now):
+            self._session.send(message)
 
     def _let_go(self, question: Question) -> list[bytes]:
         """The question is settled: its packets, which are held no longer."""
@@ -183,18 +193,18 @@ class UnknownTraffic:
             self._accepted[question] = None
             self._wake.set()
             return
-        self._events.add(
-            "binding-refused", instance=self.instance.name, binding=question.key,
-            lwb4=question.lwb4, reason=outcome, ms=round((now - waiting.since) * 1e3, 2),
-        )  # fmt: skip
+        self._refusals.append({
+            "instance": self.instance.name, "binding": question.key, "lwb4": question.lwb4,
+            "reason": outcome, "ms": round((now - waiting.since) * 1e3, 2),
+        })  # fmt: skip
+        self._wake.set()
         frames = self._let_go(question)
         self.packets["dropped_refused"] += len(frames)
-        self._no.add(question, now)
-        final = outcome not in (Outcome.UNAVAILABLE, Outcome.OVERLOADED)
-        if self._session is not None:
-            seconds = self._remember_no if final else SEEN_SECONDS
-            flow = refusal(*question.key, question.lwb4, seconds)
-            self._session.send(encode.add_flow(flow))
+        # What could not be said is asked about again with the next packet.
+        if outcome not in (Outcome.UNAVAILABLE, Outcome.OVERLOADED):
+            self._no.add(question, now)
+            if self._session is not None:
+                self._session.send(encode.quiet(question.key, question.lwb4, self._remember_no))
         if frames:
             self._refused(question, frames[0])
 
@@ -203,6 +213,9 @@ class UnknownTraffic:
         while True:
             self._wake.wait(APPLY_SECONDS if self._accepted else None)
             self._wake.clear()
+            refusals, self._refusals = self._refusals, []
+            if refusals:
+                self._events.add_all("binding-refused", refusals)
             while self._accepted:
                 self._send_on(time.monotonic())
                 if self._accepted:
@@ -213,7 +226,10 @@ class UnknownTraffic:
 
     def _send_on(self, now: float) -> None:
         session = self._session
+        left = 0
         for question in list(self._accepted):
+            if left >= _ENOUGH_LEFT:
+                return  # those that came later are not there yet, either
             accepted_at = self._waiting[question].accepted_at or now
             if session is not None and session.ports is not None:
                 if session.failure(question.key):
@@ -224,6 +240,8 @@ class UnknownTraffic:
                     continue
             if now - accepted_at > APPLY_SECONDS:
                 self._drop(question, "dropped_switch")
+            else:
+                left += 1
 
     def _drop(self, question: Question, reason: str) -> None:
         del self._accepted[question]
@@ -232,11 +250,12 @@ class UnknownTraffic:
     def _reinject(self, session: Session, question: Question) -> None:
         assert session.ports is not None
         del self._accepted[question]
+        self._restored.append(time.monotonic() - self._waiting[question].since)
         frames = self._let_go(question)
         tunnel = None
         port, table = session.ports.ipv4, Table.DOWNSTREAM_PORT_SET
         if question.lwb4 is not None and question.br_address is not None:
-            tunnel = (question.lwb4, question.br_address)
+            tunnel = (question.lwb4.packed, question.br_address.packed)
             port, table = session.ports.softwire, Table.UPSTREAM_PORT_SET
         for frame in frames:
             session.send(encode.reinject(frame, port, table, tunnel))
@@ -246,22 +265,25 @@ class UnknownTraffic:
         """Counts and latencies, ready for JSON."""
         return {
             "outcomes": {
-                str(outcome): {"count": self.outcomes[outcome]} | self._percentiles(outcome)
+                str(outcome): {"count": self.outcomes[outcome]}
+                | _percentiles(self._latencies.get(outcome, ()))
                 for outcome in Outcome
             },
+            "restored": _percentiles(self._restored),
             "packets": dict(self.packets),
             "waiting": len(self._waiting),
         }
 
-    def _percentiles(self, outcome: Outcome) -> dict[str, float | None]:
-        """Milliseconds from the first packet to the answer, of the last thousand."""
-        last = sorted(self._latencies.get(outcome, ()))
-        if not last:
-            return {"p50_ms": None, "p99_ms": None}
-        return {
-            f"p{percent}_ms": round(last[min(len(last) - 1, len(last) * percent // 100)] * 1e3, 3)
-            for percent in (50, 99)
-        }
+
+def _percentiles(seconds: Iterable[float]) -> dict[str, float | None]:
+    """Milliseconds since the first packet of a question."""
+    last = sorted(seconds)
+    if not last:
+        return {"p50_ms": None, "p99_ms": None}
+    return {
+        f"p{percent}_ms": round(last[min(len(last) - 1, len(last) * percent // 100)] * 1e3, 3)
+        for percent in (50, 99)
+    }
 
 
 def _question(fields: bytes, frame: bytes, *, upstream: bool) -> Question | None:
@@ -272,7 +294,7 @@ def _question(fields: bytes, frame: bytes, *, upstream: bool) -> Question | None
     known = encode.pipeline_fields(fields)
     if not upstream:
         return Question(BindingKey(IPv4Address(packet[16:20]), known.psid))
-    if known.tunnel_source is None or known.tunnel_destination is None:
+    softwire = known.softwire
+    if softwire is None:
         return None
-    key = BindingKey(IPv4Address(packet[12:16]), known.psid)
-    return Question(key, known.tunnel_source, known.tunnel_destination)
+    return Question(BindingKey(IPv4Address(packet[12:16]), known.psid), *softwire)

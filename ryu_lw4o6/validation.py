@@ -30,9 +30,14 @@ from ryu_lw4o6.supporting import SupportingSystem, SystemUnavailable
 
 LOG = logging.getLogger(__name__)
 
-BATCH = 500
+BATCH = 1000
 AT_ONCE = 4
-"""Batches under way; one that hangs keeps its place, and its thread, until it comes back."""
+"""Calls under way; one that hangs keeps its place, and its thread, until it comes back."""
+OVERTAKING_SECONDS = 0.25
+"""How long a batch may keep the next one waiting, which grows meanwhile: the fewer there are, the
+less each question costs. At most a quarter of the deadline."""
+ANSWERS_PER_TURN = 200
+"""After so many answers everybody else has a turn."""
 MOST_QUESTIONS = 50_000
 WATCH_SECONDS = 1.0
 
@@ -71,6 +76,9 @@ class Validator:
         self._to_recheck: dict[BindingKey, None] = {}
         self._slots = eventlet.semaphore.Semaphore(AT_ONCE)
         self._wake = hub.Event()
+        self._under_way = 0
+        self._finished = hub.Event()
+        self._overtaking = min(OVERTAKING_SECONDS, settings.deadline / 4)
         self._down_since: float | None = None
         self._last_error: str | None = None
         self._answered = False
@@ -100,6 +108,8 @@ class Validator:
             self._wake.wait()
             self._wake.clear()
             while self._queue or self._to_recheck:
+                if self._under_way:
+                    self._finished.wait(self._overtaking)
                 if not self._slots.acquire(timeout=self._patience()):
                     self._give_up()
                 elif self._queue:
@@ -156,20 +166,27 @@ class Validator:
         """Every thread hangs: answer those who have waited for the deadline."""
         self._to_recheck.clear()
         late = time.monotonic() - self._settings.deadline
-        for key in [key for key, since in self._queue.items() if since <= late]:
+        keys = [key for key, since in self._queue.items() if since <= late]
+        for key in keys:
             del self._queue[key]
-            _answer(self._asked.pop(key), Outcome.UNAVAILABLE)
+        _answer_all([self._asked.pop(key) for key in keys], Outcome.UNAVAILABLE)
 
     def _start(self, work: Callable[..., None], keys: Sequence[BindingKey]) -> None:
-        hub.spawn(fatal(work), keys)
+        def run() -> None:
+            work(keys)
+            self._under_way -= 1
+            self._finished.set()
+
+        self._under_way += 1
+        self._finished.clear()
+        hub.spawn(fatal(run))
 
     def _find(self, keys: Sequence[BindingKey]) -> None:
         found = self._call(keys)
         # Who asks from here on asks anew: the answer is about to be acted upon.
         asked = {key: self._asked.pop(key) for key in keys}
         if found is None:
-            for askers in asked.values():
-                _answer(askers, Outcome.UNAVAILABLE)
+            _answer_all(asked.values(), Outcome.UNAVAILABLE)
             return
         now = time.time()
         outcomes = {
@@ -178,11 +195,13 @@ class Validator:
         }
         adopted = [found[key] for key in keys if Outcome.ACCEPTED in outcomes[key]]
         kept = self._try_to_adopt(adopted, now)
-        for key, askers in asked.items():
+        for number, (key, askers) in enumerate(asked.items(), 1):
             for asker, outcome in zip(askers, outcomes[key], strict=True):
                 if outcome is Outcome.ACCEPTED and not kept:
                     outcome = Outcome.UNAVAILABLE
                 asker.answered(asker.question, outcome)
+            if number % ANSWERS_PER_TURN == 0:
+                hub.sleep(0)
 
     def _check_again(self, keys: Sequence[BindingKey]) -> None:
         found = self._call(keys)
@@ -267,9 +286,12 @@ class CannotAdopt(Exception):
     """The store did not take the bindings; nothing was changed."""
 
 
-def _answer(askers: Iterable[_Asker], outcome: Outcome) -> None:
-    for asker in askers:
-        asker.answered(asker.question, outcome)
+def _answer_all(asked: Iterable[Iterable[_Asker]], outcome: Outcome) -> None:
+    for number, askers in enumerate(asked, 1):
+        for asker in askers:
+            asker.answered(asker.question, outcome)
+        if number % ANSWERS_PER_TURN == 0:
+            hub.sleep(0)
 
 
 def _take(queue: dict[BindingKey, Any]) -> list[BindingKey]:

@@ -1,22 +1,25 @@
-"""Packets without a binding, on their way to the controller."""
+"""Packets without a binding, on their way to the controller.
+
+The switch could remember by itself whom it has shown (the ``learn`` action). But each flow that
+comes makes Open vSwitch look again at all it has cached, and after a failover every subscriber is
+unknown: it would do little else. So it shows what the meter lets pass, and the controller keeps
+those quiet who do not stop (docs/adr/0012).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address
 
 from openflow_rules.compiler.parts import counted, drop_flow, ip_match, step
-from openflow_rules.flow import Flow, Learn, Load, Match, Resubmit, ToController
+from openflow_rules.flow import Flow, Load, Match, Resubmit, ToController, Var
 from openflow_rules.tables import (
-    SEEN_SECONDS,
     CookieClass,
     Count,
     Drop,
     Priority,
     Punt,
     Register,
-    Seen,
     Table,
     check,
     cookie,
@@ -25,43 +28,31 @@ from openflow_rules.tables import (
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """How packets without a binding from lwB4s differ from those from the Internet. ``fields``
-    are what the switch remembers of a packet that it has shown to the controller."""
+    """How packets without a binding from lwB4s differ from those from the Internet."""
 
     table: Table
-    seen: Table
-    punt: Table
-    fields: tuple[tuple[str, int], ...]
-    first: Punt
-    following: Punt
+    quiet: Table
+    show: Table
+    punt: Punt
     count: Count
-    refused: Drop
-    what: str
+    drop: Drop
 
 
 LWB4 = Unknown(
     Table.UNKNOWN_LWB4,
-    Table.UNKNOWN_LWB4_SEEN,
+    Table.UNKNOWN_LWB4_QUIET,
     Table.UNKNOWN_LWB4_PUNT,
-    # Not the inner address and port: one lwB4 could then show the controller as many packets as
-    # it can make up addresses and ports.
-    (("tun_ipv6_src", 128),),
     Punt.UNKNOWN_LWB4,
-    Punt.HELD_LWB4,
     Count.UNKNOWN_LWB4,
     Drop.UPSTREAM_NO_BINDING,
-    "lwB4",
 )
 IPV4 = Unknown(
     Table.UNKNOWN_IPV4,
-    Table.UNKNOWN_IPV4_SEEN,
+    Table.UNKNOWN_IPV4_QUIET,
     Table.UNKNOWN_IPV4_PUNT,
-    (("ipv4_dst", 32), (Register.PSID, 32)),
     Punt.UNKNOWN_IPV4,
-    Punt.HELD_IPV4,
     Count.UNKNOWN_IPV4,
     Drop.DOWNSTREAM_NO_BINDING,
-    "address and port set",
 )
 
 
@@ -77,64 +68,55 @@ def missed(drop: Flow, unknown: Unknown, match: tuple[Match, ...] = (), *, valid
 
 def unknown_flows(unknown: Unknown, *, validates: bool) -> Iterator[Flow]:
     ip = ip_match()
-    first = cookie(CookieClass.PUNT, unknown.first)
     yield step(
         unknown.table,
         Priority.MISS,
         ip,
-        Resubmit(unknown.seen),
-        goto=unknown.punt,
-        note=f"look the {unknown.what} up among those just seen, then decide",
+        Resubmit(unknown.quiet),
+        goto=unknown.show,
+        note="does the controller want to see this one?",
     )
-    shown = Match(Register.SEEN, Seen.SHOWN)
+    quiet = (*ip, Match(Register.QUIET, 1))
     if validates:
-        refused = Match(Register.SEEN, Seen.REFUSED)
-        yield drop_flow(unknown.refused, unknown.punt, Priority.NORMAL, *ip, refused)
-        yield Flow(
-            unknown.punt,
-            Priority.NORMAL,
-            cookie(CookieClass.PUNT, unknown.following),
-            (*ip, shown),
-            (ToController(0xFFFF),),
-            meter=unknown.following,
-            note="the supporting system is being asked: the controller holds this packet",
-        )
+        yield drop_flow(unknown.drop, unknown.show, Priority.NORMAL, *quiet)
     else:
-        yield step(
-            unknown.punt,
-            Priority.NORMAL,
-            (*ip, shown),
-            note=f"the controller has seen this {unknown.what} a moment ago",
-        )
-    # Only here is it remembered: each packet that is remembered starts the interval anew, and a
-    # source that does not stop sending would never be shown again.
+        note = "it has seen enough of these for the moment"
+        yield step(unknown.show, Priority.NORMAL, quiet, note=note)
     yield Flow(
-        unknown.punt,
+        unknown.show,
         Priority.MISS,
-        first,
+        cookie(CookieClass.PUNT, unknown.punt),
         ip,
-        (
-            Learn(unknown.seen, unknown.fields, Register.SEEN, SEEN_SECONDS, first),
-            ToController(0xFFFF),
-        ),
-        meter=unknown.first,
-        note=f"remember the {unknown.what}, and show the controller the packet, whole",
+        (ToController(0xFFFF),),
+        meter=unknown.punt,
+        note="show the controller the packet, whole",
     )
 
 
-def refusal(ipv4: IPv4Address, psid: int, lwb4: IPv6Address | None, seconds: int) -> Flow:
-    """Keeps an address and port set that the supporting system refused off the controller for a
-    while: as the inner source of ``lwb4``, or as a destination if that is None."""
-    unknown, field = (IPV4, "ipv4_dst") if lwb4 is None else (LWB4, "ipv4_src")
-    outer = () if lwb4 is None else (Match("tun_ipv6_src", str(lwb4)),)
+def quiet_lwb4(seconds: int) -> Flow:
+    """Keeps whatever an lwB4 sends without a binding off the controller for a while."""
+    return _quiet(LWB4, seconds, Match("tun_ipv6_src", Var.LWB4))
+
+
+def quiet(seconds: int, *, upstream: bool) -> Flow:
+    """Keeps an address and port set off the controller for a while: as the inner source of one
+    lwB4, or as a destination."""
+    port_set = Match(Register.PSID, Var.PSID)
+    if not upstream:
+        return _quiet(IPV4, seconds, Match("ipv4_dst", Var.IPV4), port_set)
+    source = Match("tun_ipv6_src", Var.LWB4), Match("ipv4_src", Var.IPV4)
+    return _quiet(LWB4, seconds, *source, port_set)
+
+
+def _quiet(unknown: Unknown, seconds: int, *match: Match) -> Flow:
     return check(
         Flow(
-            unknown.seen,
-            Priority.REFUSED,
-            cookie(CookieClass.PUNT, unknown.first),
-            ip_match(Match(field, str(ipv4)), *outer, Match(Register.PSID, psid)),
-            (Load(Register.SEEN, 32, Seen.REFUSED),),
+            unknown.quiet,
+            Priority.NORMAL,
+            cookie(CookieClass.PUNT, unknown.punt),
+            ip_match(*match),
+            (Load(Register.QUIET, 32, 1),),
             hard_timeout=seconds,
-            note="the supporting system said no a moment ago",
+            note="the controller knows",
         )
     )

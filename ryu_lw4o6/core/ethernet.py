@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 
 ETH_IPV4, ETH_ARP, ETH_IPV6 = 0x0800, 0x0806, 0x86DD
@@ -9,6 +10,7 @@ HEADER = 14
 MIN_FRAME = 60  # 64 on the wire, less the frame check sequence
 
 
+@functools.lru_cache(maxsize=64)
 def mac_bytes(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
 
@@ -27,7 +29,7 @@ def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     if len(data) % 2:
         data += b"\0"
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    # 2^16 is 1 modulo 2^16 - 1: the one's complement sum of 16-bit words is the remainder of the
+    # whole number, except that a sum of 0 comes of zeros alone.
+    total = int.from_bytes(data, "big") % 0xFFFF
+    return 0xFFFF - total if total or not any(data) else 0

@@ -6,7 +6,7 @@ Both kinds quote the packet they are about, as much of it as the RFCs allow.
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 
 from ryu_lw4o6.core.ethernet import checksum
 
@@ -19,36 +19,41 @@ _ICMPV4_LIMIT = 576  # nor an ICMPv4 error than that (RFC 1812 section 4.3.2.3)
 _NO_ERROR_ABOUT = {3, 4, 5, 11, 12}  # ICMPv4 errors (RFC 1122 section 3.2.2)
 _DF = 0x4000
 _OFFSET = 0x1FFF
+_MULTICAST = 0xFF  # the first byte of such an address (RFC 4291 section 2.7)
+_UNSPECIFIED, _LOOPBACK = bytes(16), (1).to_bytes(16, "big")
+_PSEUDO = struct.Struct("!II")
+_IPV6 = struct.Struct("!IHBB")
 
 
 def icmpv6(
-    source: IPv6Address,
-    destination: IPv6Address,
+    source: bytes,
+    destination: bytes,
     kind: int,
     code: int,
     body: bytes,
     *,
     hop_limit: int = HOP_LIMIT,
 ) -> bytes:
-    """An IPv6 packet with an ICMPv6 message; ``body`` is what follows the checksum."""
-    message = struct.pack("!BBH", kind, code, 0) + body
-    pseudo = source.packed + destination.packed + struct.pack("!II", len(message), 58)
-    total = checksum(pseudo + message)
-    message = message[:2] + struct.pack("!H", total) + message[4:]
-    header = struct.pack("!IHBB", 6 << 28, len(message), 58, hop_limit)
-    return header + source.packed + destination.packed + message
+    """An IPv6 packet with an ICMPv6 message between two addresses of 16 bytes each; ``body`` is
+    what follows the checksum."""
+    length = 4 + len(body)
+    start = bytes((kind, code))
+    # The pseudo-header (RFC 8200 section 8.1), in another order: a sum does not mind.
+    total = checksum(b"".join((source, destination, _PSEUDO.pack(length, 58), start, body)))
+    header = _IPV6.pack(6 << 28, length, 58, hop_limit)
+    return b"".join((header, source, destination, start, total.to_bytes(2, "big"), body))
 
 
-def is_single_node(source: IPv6Address) -> bool:
-    """Whether an ICMPv6 error may be sent to ``source`` (RFC 4443 section 2.4 e.6)."""
-    return not (source.is_multicast or source.is_unspecified or source.is_loopback)
+def is_single_node(source: bytes) -> bool:
+    """Whether an ICMPv6 error may be sent to ``source``, of 16 bytes (RFC 4443 section 2.4 e.6)."""
+    return source[0] != _MULTICAST and source not in (_UNSPECIFIED, _LOOPBACK)
 
 
 def softwire_refused(packet: bytes) -> bytes:
     """ICMPv6 destination unreachable, source address failed ingress/egress policy (type 1 code 5,
     RFC 7596 section 6.2, RFC 4443 section 3.1), about a softwire packet, from the address it was
     sent to."""
-    lwb4, br_address = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
+    lwb4, br_address = packet[8:24], packet[24:40]
     room = _IPV6_MIN_MTU - 40 - 8
     return icmpv6(br_address, lwb4, 1, 5, bytes(4) + packet[:room])
 

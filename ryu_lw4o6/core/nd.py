@@ -20,7 +20,7 @@ def solicit(mac: bytes, own: IPv6Address, target: IPv6Address, known: bytes | No
     destination = target if known else group
     link = known or b"\x33\x33" + group.packed[12:]
     body = bytes(4) + target.packed + bytes([_SOURCE_LINK, 1]) + mac
-    packet = icmpv6(own, destination, _SOLICITATION, 0, body, hop_limit=_HOP_LIMIT)
+    packet = icmpv6(own.packed, destination.packed, _SOLICITATION, 0, body, hop_limit=_HOP_LIMIT)
     return ethernet.frame(link, mac, ethernet.ETH_IPV6, packet)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable
 
 
@@ -11,7 +12,10 @@ class Recent:
     def __init__(self, seconds: float, limit: int) -> None:
         self._seconds = seconds
         self._limit = limit
-        self._since: dict[Hashable, float] = {}  # oldest first
+        self._since: dict[Hashable, float] = {}
+        # The same, oldest first. Not the dictionary's own order: to find the first entry of a
+        # dictionary, Python steps over all that were deleted before it.
+        self._order: deque[tuple[float, Hashable]] = deque()
 
     def has(self, key: Hashable, now: float) -> bool:
         """Whether ``key`` is still remembered."""
@@ -20,13 +24,13 @@ class Recent:
 
     def add(self, key: Hashable, now: float) -> bool:
         """Remember ``key`` from ``now`` on; False if it is still remembered from before."""
-        while (
-            self._since and self._since[(oldest := next(iter(self._since)))] <= now - self._seconds
-        ):
-            del self._since[oldest]
-        if key in self._since:
+        order, since = self._order, self._since
+        while order and order[0][0] <= now - self._seconds:
+            del since[order.popleft()[1]]
+        if key in since:
             return False
-        if len(self._since) >= self._limit:
-            del self._since[next(iter(self._since))]
-        self._since[key] = now
+        if len(since) >= self._limit:
+            del since[order.popleft()[1]]
+        since[key] = now
+        order.append((now, key))
         return True

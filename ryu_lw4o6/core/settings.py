@@ -19,6 +19,7 @@ DEFAULT_PCP_SERVER = IPv4Address("192.0.0.1")
 """The AFTR's address inside every softwire, the same on all of them (RFC 6333 section 5.7)."""
 KEA = "kea:"
 """What the source of a supporting system begins with if it is Kea."""
+DEFAULT_UNKNOWN_RATE = 50_000
 IPV6_HEADER = 40
 """Bytes a softwire adds to an IPv4 packet (RFC 2473 section 3.1)."""
 
@@ -93,8 +94,8 @@ class IcmpPolicy:
     ``too_big``: ICMPv4 type 3 code 4 for a packet with DF that does not fit the softwire.
     ``ttl_expired``: ICMPv4 type 11 code 0 to whoever sent a packet with too small a TTL.
     ``inbound``: whether ICMP from the Internet is forwarded to lwB4s at all (section 8.1).
-    ``rate``: the most ICMP errors an instance sends, per second and kind. ICMPv6 errors to lwB4s
-    without a binding are a matter of ``Failover``.
+    ``rate``: the most ICMPv4 errors an instance sends per second. ICMPv6 errors to lwB4s without
+    a binding are a matter of ``Failover``, and of the instance's ``unknown_rate``.
     """
 
     unknown_ipv4: bool = False
@@ -163,7 +164,8 @@ class DhcpRelay:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One lwAFTR: one Open vSwitch bridge."""
+    """One lwAFTR: one Open vSwitch bridge. ``unknown_rate`` is the most softwire packets without a
+    binding that the switch shows the controller, per second."""
 
     name: str
     datapath_id: int
@@ -176,6 +178,7 @@ class Instance:
     datapath: Datapath = Datapath.USERSPACE
     hairpinning: bool = True
     failover: Failover = Failover.ICMPV6
+    unknown_rate: int = DEFAULT_UNKNOWN_RATE
     icmp: IcmpPolicy = field(default_factory=IcmpPolicy)
     announce: Announce | None = None
     pcp: Pcp | None = None

@@ -138,11 +138,11 @@ class PcpServer:
         """The switch has shown a packet to the PCP server's address and port. Must not wait."""
         packet = icmp.ipv4_packet(frame)
         datagram = None if packet is None else udp.parse(packet)
-        known = encode.pipeline_fields(fields)
-        lwb4, br_address = known.tunnel_source, known.tunnel_destination
-        if datagram is None or lwb4 is None or br_address not in self.instance.aftr_addresses:
+        softwire = encode.pipeline_fields(fields).softwire
+        if datagram is None or softwire is None or softwire[1] not in self.instance.aftr_addresses:
             self.dropped["malformed"] += 1
             return
+        lwb4, br_address = softwire
         if not self._may_ask(lwb4, datagram):
             self.dropped["source"] += 1
             return

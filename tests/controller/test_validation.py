@@ -153,7 +153,8 @@ def test_questions_about_the_same_are_one_question(bench: Bench) -> None:
     ]
 
 
-def test_many_questions_are_few_batches(bench: Bench) -> None:
+def test_many_questions_are_few_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "BATCH", 500)
     bench.knows(*MANY)
     bench.ask(*map(asked_by, MANY))
     bench.wait(lambda: len(bench.answers) == len(MANY))
@@ -217,10 +218,10 @@ def test_slow_is_answered_within_the_deadline_however_many_ask(bench: Bench) -> 
     bench.knows(*MANY)
     bench.system.may_answer.clear()
     started = time.monotonic()
-    for n in range(20):  # more than may hang at once
+    for n in range(40):  # more than may hang at once
         bench.ask(asked_by(MANY[n]))
-        eventlet.sleep(0.005)
-    bench.wait(lambda: len(bench.answers) == 20)
+        eventlet.sleep(0.01)
+    bench.wait(lambda: len(bench.answers) == 40)
     assert time.monotonic() - started < 2 * DEADLINE + 0.5
     assert {outcome for _, outcome in bench.answers} == {Outcome.UNAVAILABLE}
     assert len(bench.system.calls) == validation.AT_ONCE
@@ -228,7 +229,7 @@ def test_slow_is_answered_within_the_deadline_however_many_ask(bench: Bench) -> 
     bench.system.may_answer.set()
     bench.ask(asked_by(ONE))
     bench.knows(ONE)
-    bench.wait(lambda: len(bench.answers) == 21)
+    bench.wait(lambda: len(bench.answers) == 41)
     assert bench.answers[-1] == (asked_by(ONE), Outcome.ACCEPTED)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
 
+from openflow_rules.encode import pipeline_fields
 from openflow_rules.marks import own_error_frame
 from openflow_rules.tables import CookieClass, Drop, cookie
 from ryu_lw4o6 import punt
@@ -45,14 +46,14 @@ def frame_is_answered(data: bytes) -> None:
         check_icmpv4(answer, frame)
         if punt.goes_to_lwb4(INSTANCE, answer):
             assert own_error_frame(answer)[14:] == answer
-        punt.to_frame(answer, "02:00:00:00:04:fe", "02:00:00:00:04:01")
-    told = punt.unknown_lwb4(_OUTER, frame)
-    if told is not None:
-        lwb4, error = told
-        assert lwb4 == LWB4
+    softwire = pipeline_fields(_OUTER).softwire
+    assert softwire == (LWB4, ANYCAST)
+    error = punt.lwb4_answer(frame, LWB4.packed, ANYCAST.packed)
+    if error is not None:
         check_icmpv6(error, frame)
-    told = punt.unknown_lwb4(data, frame)  # fields that make no sense
-    assert told is None or len(told[1]) <= 1280
+    outer = pipeline_fields(data)  # fields that make no sense
+    for address in (outer.tunnel_source, outer.tunnel_destination):
+        assert address is None or len(address) == 16
 
 
 def check_icmpv4(answer: bytes, frame: bytes) -> None:

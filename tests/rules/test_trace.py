@@ -13,9 +13,8 @@ import pytest
 
 from openflow_rules import encode
 from openflow_rules.compiler import pipeline
-from openflow_rules.compiler.unknown import refusal
-from openflow_rules.flow import Flow
 from openflow_rules.tables import CookieClass, Count, Drop, Punt, cookie
+from ryu_lw4o6.core.binding import BindingKey
 from ryu_lw4o6.core.settings import Failover, IcmpPolicy, br_tag
 from tests.rules.samples import ANYCAST, BINDINGS, NEXT_HOP_MAC, PORTS, SECOND_BR, instance
 from tests.support.openflow import Connection
@@ -42,10 +41,10 @@ class Bridge:
         finally:
             connection.close()
 
-    def add(self, flow: Flow) -> None:
+    def add(self, message: bytes) -> None:
         connection = Connection(self._ovs.directory / "br0.mgmt")
         try:
-            assert connection.send([encode.add_flow(flow)]) == []
+            assert connection.send([message]) == []
         finally:
             connection.close()
 
@@ -372,7 +371,7 @@ def test_what_is_asked_about_is_no_drop(reprogram: Bridge, failover: Failover) -
 def test_a_refusal_concerns_one_lwb4_and_one_port_set(reprogram: Bridge) -> None:
     reprogram.program(failover=Failover.DATA_PACKET)
     lwb4 = IPv6Address("2001:db8:b4::9")
-    reprogram.add(refusal(IPv4Address("192.0.2.1"), 3, lwb4, 60))
+    reprogram.add(encode.quiet(BindingKey(IPv4Address("192.0.2.1"), 3), lwb4, 60))
     trace = reprogram.trace(UNKNOWN)
     assert names(trace) == {"from_softwire", "unknown_lwb4", "drop_upstream_no_binding"}
     assert "CONTROLLER" not in trace
@@ -384,9 +383,24 @@ def test_a_refusal_concerns_one_lwb4_and_one_port_set(reprogram: Bridge) -> None
         assert "CONTROLLER" in reprogram.trace(packet)
 
 
+def test_an_lwb4_that_goes_on_sending_is_kept_quiet(reprogram: Bridge) -> None:
+    reprogram.program(failover=Failover.ICMPV6)
+    assert "CONTROLLER:65535" in reprogram.trace(UNKNOWN)
+    reprogram.add(encode.quiet_lwb4(IPv6Address("2001:db8:b4::9").packed, 60))
+    for packet in (UNKNOWN, up("udp", 9, "192.0.2.2", f"{INTERNET},udp_src=1088")):
+        trace = reprogram.trace(packet)
+        assert names(trace) == {"from_softwire", "drop_upstream_no_binding"}
+        assert "CONTROLLER" not in trace
+    other = up("udp", 8, "192.0.2.1", f"{INTERNET},udp_src=1072")
+    assert "CONTROLLER" in reprogram.trace(other)
+    known = up("udp", 1, "192.0.2.1", f"{INTERNET},udp_src=1072")
+    reprogram.add(encode.quiet_lwb4(IPv6Address("2001:db8:b4::1").packed, 60))
+    assert "to_internet" in names(reprogram.trace(known))
+
+
 def test_a_refusal_of_a_destination_concerns_one_port_set(reprogram: Bridge) -> None:
     reprogram.program(failover=Failover.DATA_PACKET)
-    reprogram.add(refusal(IPv4Address("192.0.2.1"), 5, None, 60))
+    reprogram.add(encode.quiet(BindingKey(IPv4Address("192.0.2.1"), 5), None, 60))
     trace = reprogram.trace(down("udp", "192.0.2.1", "udp_dst=1104"))
     assert "drop_downstream_no_binding" in names(trace)
     assert "CONTROLLER" not in trace

@@ -18,6 +18,7 @@ from ryu_lw4o6.core.settings import (
     DEFAULT_BRIDGE,
     DEFAULT_MTU,
     DEFAULT_SOFTWIRE_PORT,
+    DEFAULT_UNKNOWN_RATE,
     Announce,
     Datapath,
     Failover,
@@ -160,6 +161,9 @@ def _read_instance(
         "datapath": value_of(found, "datapath", values.datapath, Datapath.USERSPACE),
         "hairpinning": value_of(found, "hairpinning", values.boolean, True),
         "failover": value_of(found, "failover", values.failover, Failover.ICMPV6),
+        "unknown_rate": value_of(
+            found, "unknown_rate", values.integer(1, _MAX_RATE), DEFAULT_UNKNOWN_RATE
+        ),
         "icmp": _read_icmp(found.get("icmp")),
         "announce": _read_announce(found.get("announce"), ipv4),
         "pcp": read_pcp(found.get("pcp"), served, complete=prefixes.complete),

@@ -1,0 +1,153 @@
+"""A hundred thousand lwB4s that the lwAFTR does not know, all at once, beside subscribers it knows.
+
+After a failover that is what the backup sees. Every source is to be answered by ICMPv6, or, with
+the data-packet trigger, to be validated and to get its bindings, its first packet going on to the
+Internet; and those who have their bindings are to notice nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
+
+from bench.rig import CONFIG, Result, Rig, Row, bindings, lwaftr
+from bench.traffic import Collected, Collector, Known, flood, from_each, sample, sent
+from ryu_lw4o6.store import Store
+from tests.support.ovs import wait_for
+
+SOURCES = 100_000
+KNOWN = 1000
+ROUNDS = 2
+PACES = (15_000, 50_000)
+"""Packets per second for the ICMPv6 trigger: one that two processors have no trouble with, and one
+beyond what the controller is to answer."""
+
+ANSWERS_TARGET = 40_000
+RESTORE_PACE = 20_000
+RESTORE_TARGET = 15_000
+_FIRST = 64_000  # far from those who are known
+_TAG = b"unknown lwB4"
+_SETTLING = 3.0
+
+
+def measure() -> Result:
+    rows: list[Row] = []
+    figures: dict[str, Any] = {}
+    subscribers = bindings(SOURCES, _FIRST)
+    with lwaftr(KNOWN, CONFIG + "    failover: icmpv6\n") as rig:
+        rig.controller.start()
+        rig.wait_ready()
+        for pace in PACES:
+            more, found = _answered(rig, from_each(sample(_TAG), subscribers), pace)
+            rows += more
+            figures[f"icmpv6 at {pace}"] = found
+    system = "supporting_system: {{store: 'sqlite:///{directory}/system.sqlite'}}\n"
+    with lwaftr(KNOWN, system + CONFIG + "    failover: data-packet\n") as rig:
+        store = Store(f"sqlite:///{rig.ovs.directory}/system.sqlite")
+        store.save(subscribers, [])
+        store.close()
+        rig.controller.start()
+        rig.wait_ready()
+        frames = [
+            f for n in range(ROUNDS) for f in from_each(sample(_TAG), subscribers, n * SOURCES)
+        ]
+        more, figures["data-packet"] = _restored(rig, frames)
+    return Result(rows + more, figures)
+
+
+def _answered(rig: Rig, frames: Sequence[bytes], pace: int) -> tuple[list[Row], dict[str, Any]]:
+    seconds = ROUNDS * SOURCES / pace
+    # Type 1 code 5; the last four bytes of the destination say which lwB4 it is.
+    collector = Collector(rig.outside, "wire6", 54, b"\1\5", 50, _FIRST + SOURCES, every=997)
+    with Known(rig, seconds + 1) as known:
+        sending = flood(rig.outside, "wire6", frames, seconds, pace)
+        offered = sent(sending)
+        time.sleep(_SETTLING)
+    found = collector.stop()
+    wrong = sum(not _is_right(answer, frames) for answer in found.samples)
+    rate = _rate(found)
+    target = pace if pace < ANSWERS_TARGET else ANSWERS_TARGET
+    at = f"ICMPv6 at {pace:,}/s:"
+    rows = [
+        Row(f"{at} answers/s", f"{rate:,.0f}", f">= {target:,}", rate >= 0.95 * target)
+        if pace >= ANSWERS_TARGET
+        else Row(f"{at} answers/s", f"{rate:,.0f}"),
+        Row(f"{at} lwB4s without an answer", f"{SOURCES - found.keys:,} of {SOURCES:,}", "0",
+            found.keys == SOURCES),
+        Row(f"{at} wrong answers in a sample", f"{wrong} of {len(found.samples)}", "0", not wrong),
+        Row(f"{at} known subscribers' packets lost", f"{known.loss.lost:,} of {known.loss.sent:,}",
+            "0", known.loss.lost == 0),
+    ]  # fmt: skip
+    return rows, {
+        "offered": offered, "pace": pace, "answers_per_second": rate, "answered": found.keys,
+        "missed_by_collector": found.missed, "known": asdict(known.loss),
+    }  # fmt: skip
+
+
+def _restored(rig: Rig, frames: Sequence[bytes]) -> tuple[list[Row], dict[str, Any]]:
+    seconds = len(frames) / RESTORE_PACE
+    at = 14 + 20 + 8
+    collector = Collector(rig.outside, "wire4", at, _TAG, at + len(_TAG), len(frames))
+    with Known(rig, seconds + 1) as known:
+        offered = sent(flood(rig.outside, "wire6", frames, seconds, RESTORE_PACE))
+        wait_for("every binding is confirmed", lambda: _confirmed(rig), 30)
+    found = collector.stop()
+    count, first = _by_source(found)
+    rate = _slope(sorted(first))
+    firsts = sum(1 for n in found.count[:SOURCES] if n)
+    validation = rig.controller.rest("GET", "/v1/failover/lwaftr1")[1]["validation"]
+    rows = [
+        Row("data packet: subscribers restored/s", f"{rate:,.0f}", f">= {RESTORE_TARGET:,}",
+            rate >= RESTORE_TARGET),
+        Row("data packet: subscribers not restored", f"{SOURCES - count:,} of {SOURCES:,}", "0",
+            count == SOURCES),
+        Row("data packet: first packets lost", f"{SOURCES - firsts:,} of {SOURCES:,}", "0",
+            firsts == SOURCES),
+        Row("data packet: known subscribers' packets lost",
+            f"{known.loss.lost:,} of {known.loss.sent:,}", "0", known.loss.lost == 0),
+    ]  # fmt: skip
+    return rows, {
+        "offered": offered, "restored_per_second": rate, "restored": count,
+        "first_packets_arrived": firsts, "validation": validation, "known": asdict(known.loss),
+    }  # fmt: skip
+
+
+def _confirmed(rig: Rig) -> bool:
+    switch = rig.controller.switch()
+    return bool(switch["state"] == "ready" and not switch["backlog"])
+
+
+def _by_source(found: Collected) -> tuple[int, list[float]]:
+    """How many sources were seen, in whatever round, and when each was first."""
+    first = [
+        min(times) for n in range(SOURCES)
+        if (times := [t for t in found.first[n::SOURCES] if t])
+    ]  # fmt: skip
+    return len(first), first
+
+
+def _rate(found: Collected) -> float:
+    return _slope(found.seconds())
+
+
+def _slope(times: Sequence[float]) -> float:
+    """Per second, between the first tenth and the last: neither has the storm begun before, nor
+    is it the stragglers that are counted."""
+    if len(times) < 10:
+        return 0.0
+    low, high = len(times) // 10, len(times) * 9 // 10
+    return (high - low) / (times[high] - times[low])
+
+
+def _is_right(answer: bytes, frames: Sequence[bytes]) -> bool:
+    """Whether an ICMPv6 error quotes what was sent, and its checksum is right."""
+    number = int.from_bytes(answer[50:54], "big") - _FIRST
+    packet = IPv6(answer[14:])
+    given = packet[ICMPv6DestUnreach].cksum
+    del packet[ICMPv6DestUnreach].cksum
+    right = IPv6(bytes(packet))[ICMPv6DestUnreach].cksum
+    return bool(given == right and answer[14 + 40 + 8 :] == frames[number][14:])
