@@ -7,9 +7,10 @@ import os
 import sys
 
 from ryu_lw4o6 import __version__, check_config, drain_cli, pipeline_cli, switch_cli
+from ryu_lw4o6.provisioning import kea_cli
 from ryu_lw4o6.softwire import cli as softwire_cli
 
-COMMANDS = (check_config, drain_cli, pipeline_cli, softwire_cli, switch_cli)
+COMMANDS = (check_config, drain_cli, kea_cli, pipeline_cli, softwire_cli, switch_cli)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -28,14 +28,16 @@ Json = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class KeaServer:
     """The machine that Kea runs on. ``interface`` has the address that relays send to, and needs
-    an IPv4 address, which is the server identifier (any will do). ``database`` is Kea's
-    ``lease-database`` if it is not to be a file in ``state``."""
+    an IPv4 address, which is the server identifier (any will do). ``relays`` are those of other
+    controllers that lease the same prefixes. ``database`` is Kea's ``lease-database`` if it is not
+    to be a file in ``state``."""
 
     interface: str = "eth0"
     run: str = "/run/kea"
     state: str = "/var/lib/kea"
     log: str = "syslog"
     lease_seconds: int = 3600
+    relays: tuple[IPv6Address, ...] = ()
     database: Mapping[str, Any] | None = None
     http_host: str = "127.0.0.1"
     http_port: int = 8000
@@ -48,7 +50,7 @@ class KeaServer:
 
 def dhcp4(settings: Settings, server: KeaServer) -> Json:
     """The configuration of kea-dhcp4."""
-    networks = list(_shared_networks(settings))
+    networks = list(_shared_networks(settings, server.relays))
     return {
         "Dhcp4": {
             "interfaces-config": {"interfaces": [server.interface], "dhcp-socket-type": "udp"},
@@ -74,7 +76,7 @@ def dhcp6(
         {
             "id": number,
             "subnet": str(instance.ipv6.address.network),
-            "relay": {"ip-addresses": [str(instance.ipv6.address.ip)]},
+            "relay": {"ip-addresses": list(map(str, (instance.ipv6.address.ip, *server.relays)))},
             "option-data": [
                 {
                     "name": "dhcp4o6-server-addr",
@@ -156,7 +158,7 @@ def _address(settings: Settings) -> IPv6Address:
     raise ValueError("no instance of the configuration has a DHCP relay")
 
 
-def _shared_networks(settings: Settings) -> Iterator[Json]:
+def _shared_networks(settings: Settings, others: tuple[IPv6Address, ...]) -> Iterator[Json]:
     """A shared network for all prefixes that are leased through the same relays."""
     by_relays: dict[tuple[IPv6Address, ...], list[Prefix]] = {}
     for prefix in settings.prefixes:
@@ -179,7 +181,7 @@ def _shared_networks(settings: Settings) -> Iterator[Json]:
                 {
                     "id": next(ids),
                     "subnet": str(network),
-                    "4o6-subnet": str(common(relays)),
+                    "4o6-subnet": str(common((*relays, *others))),
                     "pools": [{"pool": f"{first} - {last}"} for first, last in pools],
                 }
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from dataclasses import fields
@@ -133,3 +134,53 @@ def test_a_full_run_misses_what_it_has_not_shown(monkeypatch: pytest.MonkeyPatch
     evidence._moved.remove("refused_ecn")
     evidence._passed.remove(evidence.named_tests()[0])
     assert len(evidence.missing()) == 2
+
+
+@pytest.mark.parametrize("service", ["dhcp4", "dhcp6"])
+def test_the_example_for_kea_is_what_the_command_prints(
+    service: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """And Kea takes it."""
+    example = ROOT / f"docs/examples/kea-{service}.json"
+    options = [
+        "--relay",
+        "2001:db8:2::1",
+        "--softwire",
+        "00:03:00:01:02:00:00:00:00:b4=192.0.2.1/3",
+    ]
+    assert cli.main(["kea-config", str(ROOT / "docs/examples/dhcp.yaml"), service, *options]) == 0
+    printed = capsys.readouterr().out
+    assert printed == example.read_text()
+    here = tmp_path / "kea.json"
+    there = {"/var/lib/kea": str(tmp_path), "eth0/2001:db8:9::67": "lo/::1", "eth0": "lo"}
+    for theirs, ours in there.items():
+        printed = printed.replace(theirs, ours)
+    here.write_text(printed)
+    environment = {
+        **os.environ,
+        "KEA_LOCKFILE_DIR": str(tmp_path),
+        "KEA_PIDFILE_DIR": str(tmp_path),
+    }
+    done = subprocess.run(
+        [f"/usr/sbin/kea-{service}", "-t", str(here)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--softwire", "b4"], "--softwire: 'b4' is not DUID=IPV4/PSID"),
+        (["--softwire", "00:01=192.0.2.1/4"], "192.0.2.1/4 is no static binding"),
+    ],
+)
+def test_kea_config_says_what_is_wrong(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["kea-config", str(ROOT / "docs/examples/dhcp.yaml"), "dhcp6", *options]) == 1
+    assert said in capsys.readouterr().err
+    assert cli.main(["kea-config", str(EXAMPLE), "dhcp4"]) == 1
+    assert "no instance has dhcp" in capsys.readouterr().err
