@@ -49,6 +49,8 @@ MOST_EXCHANGES = 50_000
 MOST_JOBS = 20_000
 """Leases that wait for the store and the switch."""
 BATCH = 500
+MOST_BYTES = 16384
+"""Longer messages are refused: what the relay adds must fit, too."""
 REASON = "dhcp"
 
 Choice = tuple[Collection[Binding], Collection[BindingKey]]
@@ -121,6 +123,8 @@ class DhcpRelay:
         """A datagram has come. Must not wait."""
         self.counts["received"] += 1
         try:
+            if len(data) > MOST_BYTES:
+                raise Malformed(f"{len(data)} bytes")
             path, message = dhcpv6.unwrap(data)
             if path and path[0].kind == Kind.RELAY_REPL:
                 if origin.address != self.settings.server or ear is not self._upstream:

@@ -17,6 +17,7 @@ import atheris
 TARGETS = {
     "dhcpv4": ("tests.fuzz.dhcp", "dhcpv4_is_read"),
     "dhcpv6": ("tests.fuzz.dhcp", "dhcpv6_is_read"),
+    "dhcp-relay": ("tests.fuzz.dhcp_relay", "datagrams_are_relayed"),
     "lwb4-errors": ("tests.fuzz.lwb4", "error_is_judged"),
     "lwb4-answers": ("tests.fuzz.lwb4", "answer_is_heard"),
     "pcp": ("tests.fuzz.pcp", "message_is_read"),
