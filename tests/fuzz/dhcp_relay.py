@@ -1,5 +1,5 @@
-"""What the DHCP relay makes of any datagrams, from clients and from the server: messages and counts,
-and nothing else."""
+"""What the DHCP relay makes of any datagrams, from clients and from the server: messages and
+counts, and nothing else."""
 
 from __future__ import annotations
 
