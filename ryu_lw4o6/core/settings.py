@@ -39,6 +39,14 @@ class FlowLabel(enum.StrEnum):
     HASHED = "hashed"
 
 
+class Dscp(enum.StrEnum):
+    """Which DSCP a packet leaves its softwire with: its own, or that of the outer header, which
+    routers on the way may have changed (RFC 2983: the pipe and the uniform model)."""
+
+    INNER = "inner"
+    OUTER = "outer"
+
+
 class Failover(enum.StrEnum):
     """What becomes of a softwire packet without a binding, which after a failover is every
     subscriber's first one: the two mechanisms of draft-lee-softwire-lw4over6-failover, both, or
@@ -64,7 +72,8 @@ class Failover(enum.StrEnum):
 @dataclass(frozen=True, slots=True)
 class Ipv6Side:
     """The access network's side: where lwB4s are. ``vlan`` is None for untagged frames,
-    ``hop_limit`` and ``flow_label`` are those of softwire packets."""
+    ``hop_limit`` and ``flow_label`` are those of softwire packets; ``dscp`` is about those of
+    lwB4s, since the others' outer DSCP is always a copy."""
 
     port: str
     address: IPv6Interface
@@ -73,6 +82,7 @@ class Ipv6Side:
     vlan: int | None = None
     hop_limit: int = 255
     flow_label: FlowLabel = FlowLabel.ZERO
+    dscp: Dscp = Dscp.INNER
 
 
 @dataclass(frozen=True, slots=True)

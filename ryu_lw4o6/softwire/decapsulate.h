@@ -119,7 +119,9 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	struct ipv6hdr *ip6 = data + ETH_HLEN;
 	__u32 payload, first;
 	__u8 *ip, *gre, limited = 0;
+	const struct settings *own;
 	int why, ecn;
+	__u8 tos;
 
 	if (data + INNER > end)
 		return XDP_PASS;
@@ -171,8 +173,10 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	ecn = ecn_at_the_end(ip[1] & ECN, first >> 20 & ECN);
 	if (ecn < 0)
 		return refuse(REFUSED_ECN);
-	if (ecn != (ip[1] & ECN))
-		set_tos(ip, (ip[1] & ~ECN) | ecn);
+	own = get_settings();
+	tos = (own && own->outer_dscp ? first >> 20 & 0xfc : ip[1] & 0xfc) | ecn;
+	if (tos != ip[1])
+		set_tos(ip, tos);
 
 	if (payload > 0xffff - ADDED || bpf_xdp_adjust_head(ctx, -ADDED))
 		return refuse(REFUSED_NO_ROOM);

@@ -74,7 +74,8 @@ struct settings {
 	__u32 clsact_made;	/* the qdiscs to remove: bit 0 the IPv6 NIC's, bit 1 the IPv4 NIC's */
 	__u16 ipv6_vlan;	/* the VLAN of each side, 0 for untagged */
 	__u16 ipv4_vlan;
-	__u32 hashed_labels;	/* whether softwire packets get flow labels (RFC 6438) */
+	__u16 hashed_labels;	/* whether softwire packets get flow labels (RFC 6438) */
+	__u16 outer_dscp;	/* whether decapsulated packets get the outer DSCP (RFC 2983) */
 };
 
 struct {

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ryu_lw4o6.core.errors import AdvisedError
-from ryu_lw4o6.core.settings import IPV6_HEADER, Datapath, FlowLabel, Instance, br_tag
+from ryu_lw4o6.core.settings import IPV6_HEADER, Datapath, Dscp, FlowLabel, Instance, br_tag
 
 ADDED = 18
 """Bytes by which a frame is longer between Open vSwitch and the shim than on the wire. The NIC's
@@ -360,8 +360,8 @@ def _fill(instance: Instance, maps: dict[str, int], notes: _Notes | None = None)
     kept = notes.pack() if notes else _settings(maps)[8:24]
     own = _mac(instance.ipv4.port) + struct.pack("=H", instance.softwire_mtu)
     sides = struct.pack(
-        "=HHI", instance.ipv6.vlan or 0, instance.ipv4.vlan or 0,
-        instance.ipv6.flow_label is FlowLabel.HASHED,
+        "=HHHH", instance.ipv6.vlan or 0, instance.ipv4.vlan or 0,
+        instance.ipv6.flow_label is FlowLabel.HASHED, instance.ipv6.dscp is Dscp.OUTER,
     )  # fmt: skip
     _update(maps["settings"], bytes(4), own + kept + sides)
 

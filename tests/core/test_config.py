@@ -20,6 +20,7 @@ from ryu_lw4o6.core.portset import FULL_ADDRESS, PortParams
 from ryu_lw4o6.core.settings import (
     Datapath,
     DhcpRelay,
+    Dscp,
     Failover,
     FlowLabel,
     IcmpPolicy,
@@ -111,7 +112,7 @@ def test_every_option_arrives(path: Path) -> None:
     (path.parent / "token").chmod(0o640)
     path.write_text(
         GOOD.replace("port: eth6", "port: eth6\n      vlan: 100\n      hop_limit: 64\n"
-                     "      flow_label: hashed")
+                     "      flow_label: hashed\n      dscp: outer")
         .replace("port: eth4", "port: eth6\n      vlan: 200")
         .replace("instances:", "store: sqlite:////tmp/b.sqlite\n"
                      "rest: {token_file: token, max_body: 4096}\n"
@@ -138,6 +139,7 @@ def test_every_option_arrives(path: Path) -> None:
     (instance,) = settings.instances
     assert (instance.ipv6.vlan, instance.ipv6.hop_limit) == (100, 64)
     assert (instance.ipv6.flow_label, instance.ipv4.vlan) == (FlowLabel.HASHED, 200)
+    assert instance.ipv6.dscp is Dscp.OUTER
     assert instance.ipv4.port == instance.ipv6.port == "eth6"
     assert (instance.bridge, instance.softwire_port) == ("br7", "sw7")
     assert instance.datapath is Datapath.KERNEL
@@ -240,6 +242,7 @@ WRONG = [
     ("port: eth4", "port: eth4\n      vlan: 4095", "22 instances[0].ipv4.vlan: 4095 is out of ra"),
     ("mtu: 1540", "vlan: 0", "19 instances[0].ipv6.vlan: 0 is out of range. Use 1 to 4094"),
     ("mtu: 1540", "hop_limit: 256", "19 instances[0].ipv6.hop_limit: 256 is out of range. Use 1 "),
+    ("mtu: 1540", "dscp: both", "19 instances[0].ipv6.dscp: 'both' is none of inner, outer"),
     ("mtu: 1540", "flow_label: 7", "19 instances[0].ipv6.flow_label: '7' is none of zero, hashed"),
     ("port: eth4", "port: softwire0", "10 instances[0].softwire_port: softwire0 is also instances"),
     ("port: eth4", "port: a/b", "21 instances[0].ipv4.port: 'a/b' is not an interface name"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from scapy.layers.inet import ICMP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet, Raw
 
-from tests.support.rig import Rig
+from tests.support.rig import CONFIG, Rig
 from tests.wire.scenario import (
     AFTR,
     DOWN,
@@ -167,3 +169,22 @@ def test_a_ttl_that_has_run_out_is_not_forwarded(silent: Rig, ttl: int) -> None:
                                 "drop_downstream_ttl_expired"))  # fmt: skip
     counters = {"from_softwire": 1, "drop_upstream_ttl_expired": 1}
     run(silent, Scenario("up", send6=[softwire(upstream(ttl=ttl) / TO_53)], counters=counters))
+
+
+# --- the uniform model in both directions ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def uniform() -> Iterator[Rig]:
+    rig = Rig(CONFIG.replace("ipv6: {{", "ipv6: {{dscp: outer, "))
+    yield rig
+    rig.stop()
+
+
+@pytest.mark.parametrize(("inner", "outer"), [(0, 0xB8), (0xB8, 0), (0x28, 0x48), (0xFC, 0xFC)])
+def test_the_outer_dscp_comes_in(uniform: Rig, inner: int, outer: int) -> None:
+    """RFC 2983 section 4.2, the uniform model. Congestion is a matter of its own (RFC 6040)."""
+    for ecn, came, leaves in ((NOT_ECT, NOT_ECT, NOT_ECT), (ECT_0, CE, CE), (ECT_1, ECT_0, ECT_1)):
+        send6 = [softwire(upstream(tos=inner | ecn) / TO_53, tc=outer | came)]
+        out4 = [forwarded(upstream(tos=outer | leaves) / TO_53)]
+        run(uniform, Scenario("uniform", send6=send6, out4=out4, counters=UP))

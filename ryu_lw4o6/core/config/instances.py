@@ -21,6 +21,7 @@ from ryu_lw4o6.core.settings import (
     DEFAULT_UNKNOWN_RATE,
     Announce,
     Datapath,
+    Dscp,
     Failover,
     FlowLabel,
     IcmpPolicy,
@@ -237,9 +238,12 @@ def _read_ipv6(entry: Entry | None, ports: dict[Hashable, Entry]) -> Ipv6Side | 
     vlan = value_of(found, "vlan", values.integer(1, 4094))
     hop_limit = value_of(found, "hop_limit", values.integer(1, 255), 255)
     label = value_of(found, "flow_label", values.choice(*FlowLabel), FlowLabel.ZERO)
-    if not (port and address and mtu and hop_limit and label):
+    dscp = value_of(found, "dscp", values.choice(*Dscp), Dscp.INNER)
+    if not (port and address and mtu and hop_limit and label and dscp):
         return None
-    return Ipv6Side(port, address, next_hop, mtu, vlan, hop_limit, FlowLabel(label))
+    return Ipv6Side(
+        port, address, next_hop, mtu, vlan, hop_limit, FlowLabel(label), Dscp(dscp)
+    )  # fmt: skip
 
 
 def _read_ipv4(
