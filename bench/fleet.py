@@ -30,7 +30,7 @@ _B4, _PCP = socket.inet_aton("192.0.0.2"), socket.inet_aton("192.0.0.1")
 _PCP_CLIENT = 40_000  # UDP
 _INNER = 14 + 40  # where the IPv4 header of a softwire packet begins
 _BUFFER = 32 << 20  # bytes
-_IPV6_PKTINFO, _IPV6_RECVPKTINFO = 50, 49
+_IPV6_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_FREEBIND = 50, 49, 78  # <linux/in6.h>
 
 Client: TypeAlias = pcp.Client | dhcp.Client
 
@@ -178,6 +178,8 @@ class Dhcp:
             self._socket = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, 33, _BUFFER)  # SO_RCVBUFFORCE
         self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+        # Their addresses are local by a route, not one by one.
+        self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
         self._socket.bind(("::", dhcpv6.CLIENT_PORT))
         self._socket.setblocking(False)
         self._server = (server, dhcpv6.SERVER_PORT)
