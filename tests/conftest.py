@@ -25,7 +25,15 @@ SYSTEM_FIXTURES = {
 }
 """Fixtures that build a part of a network, or a machine: whoever uses one needs root."""
 
-SYSTEM_FOLDERS = {"announce", "kernel_rig", "lab", "packaging", "store", "supporting"}
+SYSTEM_FOLDERS = {
+    "announce",
+    "kernel_rig",
+    "lab",
+    "packaging",
+    "provisioning",
+    "store",
+    "supporting",
+}
 
 _SOME = pytest.StashKey[bool]()  # whether some tests were left out
 _MISSING = pytest.StashKey[list[str]]()

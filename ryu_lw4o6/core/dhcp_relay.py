@@ -53,6 +53,7 @@ class Drop(enum.StrEnum):
     NOT_OURS = "not_ours"  # the server leases an address that stands for none of ours
     NO_PORT_SETS = "no_port_sets"  # a shared address for an lwB4 that knows none
     NOT_APPLIED = "not_applied"  # neither store nor switch took the binding in time
+    TOO_OFTEN = "too_often"  # one client sends more than any needs to
     OVERLOAD = "overload"  # too many at once
     UNREACHABLE = "unreachable"  # there is no way to the server, or back
 
@@ -125,27 +126,14 @@ def to_server(
         raise Dropped(Drop.WRONG_KIND)
     if message.giaddr != _UNSPECIFIED:
         raise Dropped(Drop.RELAYED_DHCPV4)
-    options = {c: v for c, v in message.options.items() if c not in _NOT_FOR_SERVERS}
     given = message.address(Option.REQUESTED_ADDRESS)
     if given is None and message.ciaddr != _UNSPECIFIED:
         given = message.ciaddr
-    port_set = message.port_set
     leased, override = _leased(message, given, leases)
     if kind in (Kind.RELEASE, Kind.DECLINE) and leased in (None, NOBODYS):
         raise Dropped(Drop.NO_LEASE)
-    if kind == Kind.REQUEST and Option.SERVER_ID in options:
-        # An offer is accepted: without an address, the server might give any other.
-        leased = leased or NOBODYS
-    # Renewing and rebinding look like verifying (RFC 2131 section 4.3.2): whoever has no such lease
-    # is refused instead of given it, or of silence. Without an address the server goes by the
-    # client identifier alone.
-    asks = kind == Kind.REQUEST or Option.REQUESTED_ADDRESS in options
-    options.pop(Option.REQUESTED_ADDRESS, None)
-    if leased is not None and asks:
-        options[Option.REQUESTED_ADDRESS] = leased.packed
-    ciaddr = _UNSPECIFIED
-    if message.ciaddr != _UNSPECIFIED and kind != Kind.REQUEST:
-        ciaddr = leased or NOBODYS
+    options = {c: v for c, v in message.options.items() if c not in _NOT_FOR_SERVERS}
+    ciaddr = _translate(message, options, leased)
     options[Option.CLIENT_ID] = _OPAQUE + lwb4.packed
     agent: dict[int, bytes] = {AgentOption.REMOTE_ID: lwb4.packed}
     if br_address is not None:
@@ -154,6 +142,7 @@ def to_server(
         agent[AgentOption.SERVER_ID_OVERRIDE] = options[Option.SERVER_ID]
     options[Option.RELAY_AGENT] = dhcpv4.pack_agent(agent)
     found = None if leased is None else leases.from_server(leased)
+    port_set = message.port_set
     query = Query(
         lwb4, message.xid, kind, message.options.get(Option.CLIENT_ID), message.ciaddr, given,
         port_set, None if found is None else found[0],
@@ -161,6 +150,28 @@ def to_server(
         message.softwire_source is not None or message.asks_for(Option.SOFTWIRE_SOURCE),
     )  # fmt: skip
     return replace(message, options=options, ciaddr=ciaddr), query
+
+
+def _translate(
+    message: Message, options: dict[int, bytes], leased: IPv4Address | None
+) -> IPv4Address:
+    """Put the server's address into ``options``; what ``ciaddr`` is to be.
+
+    Renewing and rebinding look like verifying (RFC 2131 section 4.3.2): whoever has no such lease
+    is refused, instead of given it or met with silence. Without an address the server goes by the
+    client identifier alone; but an offer that is accepted is no lease yet, and without an address
+    the server might give any other.
+    """
+    has_address = options.pop(Option.REQUESTED_ADDRESS, None) is not None
+    if message.kind == Kind.REQUEST:
+        has_address = True
+        if Option.SERVER_ID in options:
+            leased = leased or NOBODYS
+    elif message.ciaddr != _UNSPECIFIED:
+        return leased or NOBODYS
+    if has_address and leased is not None:
+        options[Option.REQUESTED_ADDRESS] = leased.packed
+    return _UNSPECIFIED
 
 
 def _leased(
@@ -204,23 +215,26 @@ def to_client(message: Message, query: Query, leases: Leases) -> tuple[Message, 
     if found is None:
         raise Dropped(Drop.NOT_OURS)
     key, prefix = found
+    if prefix.params.shared and not query.knows_port_sets:
+        raise Dropped(Drop.NO_PORT_SETS)  # RFC 7618 section 6
     port_set = PortSet(prefix.params, key.psid)
+    if kind == Kind.ACK and query.kind == Kind.REQUEST and _differs(query, key, port_set):
+        return _refusal(answer), None
     if prefix.params.shared:
-        if not query.knows_port_sets:
-            raise Dropped(Drop.NO_PORT_SETS)  # RFC 7618 section 6
-        options[Option.PORT_PARAMS] = port_set.pack()
-        options[Option.SERVER_ID] = message.yiaddr.packed
+        options |= {
+            Option.PORT_PARAMS: port_set.pack(),
+            Option.SERVER_ID: message.yiaddr.packed,
+        }
     if query.wants_source:
         options[Option.SOFTWIRE_SOURCE] = query.lwb4.packed
+    answer = replace(answer, options=options, yiaddr=key.ipv4)
     if kind == Kind.OFFER:
-        return replace(answer, yiaddr=key.ipv4), None
+        return answer, None
     seconds = message.seconds(Option.LEASE_TIME)
     if not seconds:
         raise Dropped(Drop.MALFORMED)
-    if query.kind == Kind.REQUEST and _differs(query, key, port_set):
-        return _refusal(answer), None
-    lease = Lease(query.lwb4, key, prefix.params, None if seconds == dhcpv4.INFINITE else seconds)
-    return replace(answer, yiaddr=key.ipv4), lease
+    end = None if seconds == dhcpv4.INFINITE else seconds
+    return answer, Lease(query.lwb4, key, prefix.params, end)
 
 
 def _differs(query: Query, key: BindingKey, port_set: PortSet) -> bool:

@@ -49,6 +49,8 @@ MOST_EXCHANGES = 50_000
 MOST_JOBS = 20_000
 """Leases that wait for the store and the switch."""
 BATCH = 500
+MOST_PER_CLIENT = 20
+"""Messages of one client in a second that are passed on: the server is everybody's."""
 MOST_BYTES = 16384
 """Longer messages are refused: what the relay adds must fit, too."""
 REASON = "dhcp"
@@ -105,6 +107,9 @@ class DhcpRelay:
         self._exchanges: dict[Any, _Exchange] = {}
         self._jobs: deque[_Job] = deque()
         self._wake = hub.Event()
+        self._second = 0
+        self._by_client: Counter[IPv6Address] = Counter()
+        """Messages in this second."""
         self._last_query: float | None = None
         self._last_answer: float | None = None
 
@@ -148,6 +153,7 @@ class DhcpRelay:
         hop_count = path[0].hop_count + 1 if path else 0
         if hop_count > dhcpv6.HOP_COUNT_LIMIT:
             raise Dropped(Drop.HOP_LIMIT)
+        self._limit(path[-1].peer if path else origin.address)
         query = None
         if message.kind == Kind.DHCPV4_QUERY:
             message, query = self._translate(path, message, origin, ear)
@@ -167,6 +173,15 @@ class DhcpRelay:
         if query is not None and query.kind in (dhcpv4.Kind.RELEASE, dhcpv4.Kind.DECLINE):
             assert query.key is not None
             self._put(_Job(query.lwb4, query.key))
+
+    def _limit(self, client: IPv6Address) -> None:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second = second
+            self._by_client.clear()
+        self._by_client[client] += 1
+        if self._by_client[client] > MOST_PER_CLIENT:
+            raise Dropped(Drop.TOO_OFTEN)
 
     def _translate(
         self, path: list[Relayed], message: Message, origin: dhcp_sockets.Origin, ear: Ear

@@ -13,6 +13,7 @@ import pytest
 from openflow_rules.tables import Count, Drop, Table
 from rest.routes import ROUTES
 from ryu_lw4o6 import cli
+from ryu_lw4o6.core import dhcp_relay
 from ryu_lw4o6.core.config import load
 from ryu_lw4o6.core.settings import (
     DhcpRelay,
@@ -78,6 +79,11 @@ def test_every_key_of_the_configuration_is_described(kind: type) -> None:
     for field in fields(kind):
         if not field.name.startswith("_") and field.name != "source":  # written as store or file
             assert f"| `{field.name}` |" in page("configuration.md"), field.name
+
+
+def test_every_drop_of_the_dhcp_relay_is_described() -> None:
+    for drop in dhcp_relay.Drop:
+        assert f"| `{drop}` |" in page("rest.md"), drop
 
 
 def test_every_route_is_described() -> None:

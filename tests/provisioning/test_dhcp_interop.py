@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from ryu_lw4o6.core import dhcpv6
-from ryu_lw4o6.core.dhcpv4 import Kind
+from ryu_lw4o6.core.dhcpv4 import Kind, Option
 from ryu_lw4o6.core.s46 import PortSet, Softwire
 from tests.provisioning.dhcp_rig import A6K6, ANYCAST, DUID, OWN, DhcpRig
 from tests.provisioning.test_dhcp import binding_of
-from tests.support.lwb4 import Client
+from tests.support.lwb4 import Client, accept
 from tests.support.netns import inside, namespace
 from tests.support.ovs import run, wait_for
 
@@ -151,3 +151,26 @@ def test_an_access_relay_in_front(rig: DhcpRig, access: tuple[str, str]) -> None
     assert binding is not None
     assert binding["ipv4"] == str(ack.yiaddr)
     assert rig.dropped() == before
+
+
+def test_an_lwb4_on_our_own_link(rig: DhcpRig) -> None:
+    """It sends from its link-local address to everybody on the link, and names its softwire's."""
+    with inside(rig.router):
+        index = socket.if_nametoindex("wire6")
+        run("ip", "addr", "replace", "fe80::b4/64", "dev", "wire6", "nodad")
+        client = Client("fe80::b4%wire6", "ff02::1:2")
+    client.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+    named = IPv6Address("2001:db8:1::b4")
+    source = {Option.SOFTWIRE_SOURCE: named.packed}
+    try:
+        xid = client.send(Kind.DISCOVER, source)
+        offer = client.receive(xid)
+        assert offer is not None
+        ack = client.ask(Kind.REQUEST, accept(offer) | source, xid=xid)
+    finally:
+        client.close()
+    assert ack is not None
+    assert (ack.kind, ack.softwire_source) == (Kind.ACK, named)
+    assert str(client.answered_from).startswith("fe80::")
+    status, body = rig.controller.rest("GET", f"/v1/lookup?lwb4={named}")
+    assert (status, body["total"]) == (200, 1)

@@ -26,7 +26,9 @@ class Client:
         self.client_id = b"\xff\0\0\0\1\0\3\0\1" + self.address.packed[-6:]
         self.wanted = wanted
         self.socket = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        self.socket.bind((address, port))
+        host, _, interface = address.partition("%")
+        index = socket.if_nametoindex(interface) if interface else 0
+        self.socket.bind((host, port, 0, index))
         self.answered_from: str | None = None
 
     def send(
