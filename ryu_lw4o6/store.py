@@ -23,6 +23,7 @@ from sqlalchemy import exc
 from ryu_lw4o6.core.binding import Binding, BindingKey, Origin
 from ryu_lw4o6.core.errors import AdvisedError
 from ryu_lw4o6.core.portset import PortParams
+from ryu_lw4o6.threads import threading  # noqa: F401 (before a pool is made)
 
 SCHEMA_VERSION = 1
 _BUSY_SECONDS = 10

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -14,6 +13,7 @@ from ryu_lw4o6.core.config import bindings_of
 from ryu_lw4o6.core.config.problems import ConfigError
 from ryu_lw4o6.core.settings import Settings
 from ryu_lw4o6.supporting.unavailable import SystemUnavailable
+from ryu_lw4o6.threads import threading
 
 LOG = logging.getLogger(__name__)
 

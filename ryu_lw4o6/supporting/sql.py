@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection
 
 from ryu_lw4o6.core.binding import Binding, BindingKey
 from ryu_lw4o6.store import Store, StoreError, Watch
 from ryu_lw4o6.supporting.unavailable import SystemUnavailable
+from ryu_lw4o6.threads import threading
 
 
 class SqlSystem:
