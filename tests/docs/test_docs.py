@@ -97,6 +97,11 @@ def test_every_decision_is_listed() -> None:
     assert listed == sorted(p.name for p in (ROOT / "docs/adr").glob("0*.md"))
 
 
+@pytest.mark.parametrize("name", COUNTERS)
+def test_every_counter_of_the_shim_is_described(name: str) -> None:
+    assert f"`{name}`" in page("rest.md")
+
+
 def test_counters_that_operators_are_pointed_to_exist() -> None:
     known = {f"drop_{drop.name.lower()}" for drop in Drop} | set(COUNTERS)
     for name in re.findall(r"`((?:drop|refused)_\w+)`", page("operating.md")):
