@@ -242,7 +242,6 @@ def _failover(lab: FailoverBuilder) -> float:
 def _dhcp() -> tuple[Run, Run]:
     """By the lwAFTR, and without it."""
     with (
-        contextlib.ExitStack() as undo,
         lwaftr(0, DHCP_CONFIG) as rig,
         namespace() as place,
         tempfile.TemporaryDirectory(prefix="lw4o6-kea-") as directory,
@@ -256,9 +255,10 @@ def _dhcp() -> tuple[Run, Run]:
             "dhcp4": kea_config.dhcp4(settings, machine),
             "dhcp6": kea_config.dhcp6(settings, machine),
         }
-        with _kea(directory, configurations, place):
-            transport = Dhcp(rig.outside, AFTR)
-            undo.callback(transport.close)
+        with (
+            _kea(directory, configurations, place),
+            contextlib.closing(Dhcp(rig.outside, AFTR)) as transport,
+        ):
             fleet = Fleet(_clients(), transport)
             _ask(fleet)  # everybody gets a lease; and then there is another lwAFTR
             rig.controller.kill()
@@ -273,9 +273,10 @@ def _dhcp() -> tuple[Run, Run]:
                 subnet["4o6-subnet"] = "2001:db8:b4::/64"
         for file in Path(directory).glob("kea-leases*"):
             file.unlink()
-        with _kea(directory, configurations, place):
-            transport = Dhcp(rig.outside, KEA)
-            undo.callback(transport.close)
+        with (
+            _kea(directory, configurations, place),
+            contextlib.closing(Dhcp(rig.outside, KEA)) as transport,
+        ):
             fleet = Fleet(_clients(), transport)
             _ask(fleet)
             return through, _ask(fleet)
