@@ -7,7 +7,14 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 
 from openflow_rules.compiler import pipeline
 from openflow_rules.compiler.bindings import BINDING_FLOWS
-from openflow_rules.compiler.parts import CONTROLLER_PORT, IN_PORT, LOCAL_PORT, Ports
+from openflow_rules.compiler.parts import (
+    CONTROLLER_PORT,
+    FRAG_FIRST,
+    FRAG_LATER,
+    IN_PORT,
+    LOCAL_PORT,
+    Ports,
+)
 from openflow_rules.flow import (
     Action,
     DecTtl,
@@ -54,6 +61,7 @@ EXAMPLE_PORTS = Ports(
 EXAMPLE_NEXT_HOP = "02:00:00:00:04:fe"
 
 _ETHERTYPES = {0x0800: "ip", 0x0806: "arp", 0x86DD: "ipv6"}
+_FRAGMENTS: dict[Value, str] = {FRAG_LATER: "later", FRAG_FIRST: "first"}
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 
 
@@ -82,7 +90,7 @@ class Printer:
         if match.field == "in_port" and isinstance(match.value, int):
             return f"in_port={self._ports[match.value]}"
         if match.field == "ip_frag":
-            return "ip_frag=later"
+            return f"ip_frag={_FRAGMENTS[match.value]}"
         if match.mask is None:
             return f"{match.field}={_value(match.value)}"
         mask = hex(match.mask) if isinstance(match.mask, int) else match.mask
@@ -193,13 +201,16 @@ def _lines(instance: Instance, ports: Ports, next_hop_mac: str | None) -> Iterat
 
 
 MARKS = {
-    "eth_src 0-15": "ICMP: port on the source's side; the identifier of an echo",
-    "eth_src 16-31": "ICMP errors: port on the destination's side; others: low bits of the outer "
-    "flow label",
+    "eth_src 0-15": "ICMP and later fragments: port on the source's side; the identifier of "
+    "an echo",
+    "eth_src 16-31": "ICMP errors and later fragments: port on the destination's side; others: low "
+    "bits of the outer flow label",
     "eth_src 32-35": "high bits of the outer flow label",
     "eth_src 36-37, 41, 43-47": "outer hop limit",
-    f"eth_src {Mark.ECHO.bit_length() - 1}": "an ICMP echo",
-    f"eth_src {Mark.NO_PORTS.bit_length() - 1}": "ICMP that names no port",
+    f"eth_src {Mark.ECHO.bit_length() - 1}": "an ICMP echo; with the next bit, a later "
+    "fragment of a protocol without ports",
+    f"eth_src {Mark.NO_PORTS.bit_length() - 1}": "ICMP that names no port; a fragment whose "
+    "ports are not known yet; a first fragment that others have come before",
     f"eth_src {Mark.TOO_BIG.bit_length() - 1}": "larger than a softwire carries whole, with DF",
     "eth_dst 0-7": "outer traffic class",
     "eth_dst 8": "there was an encapsulation limit (RFC 2473 section 4.1.1)",
@@ -213,6 +224,11 @@ COUNT_MEANING: dict[Count, str] = {
     Count.TO_SOFTWIRE: "IPv4 packets put into softwires",
     Count.HAIRPINNED: "IPv4 packets from one lwB4 to another",
     Count.FROM_LWAFTR: "ICMPv4 errors of the lwAFTR itself to lwB4s",
+    Count.HELD_FROM_SOFTWIRE: "fragments from lwB4s that came before the first of their packet, "
+    "which the controller holds",
+    Count.HELD_FROM_INTERNET: "the same from the Internet",
+    Count.SLOW_SOFTWIRE: "softwire packets in IPv6 fragments, or behind extension headers, "
+    "which the controller takes out; other IPv6 fragments as well",
     Count.UNKNOWN_LWB4: "packets from lwB4s without a binding; the supporting system is asked",
     Count.UNKNOWN_IPV4: "packets to addresses without a binding; the supporting system is asked",
 }

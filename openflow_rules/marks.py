@@ -6,12 +6,14 @@ import struct
 
 from openflow_rules.tables import Mark
 
+_BOTH_PORTS = 0xFFFFFFFF
 _ETH_IPV4 = b"\x08\x00"
 _ICMP = 1
 _ECHOES = {0, 8}  # ICMP types
 _ERRORS = {3, 11, 12}
 _WITH_PORTS = {6, 17, 33, 132, 136}  # TCP, UDP, DCCP, SCTP, UDP-Lite
 _OFFSET = 0x1FFF
+_TCP, _UDP = 6, 17
 
 
 def marked_frame(packet: bytes) -> bytes:
@@ -29,9 +31,39 @@ def _frame(packet: bytes, eth_src: int) -> bytes:
     return bytes(6) + eth_src.to_bytes(6, "big") + _ETH_IPV4 + packet
 
 
+def with_ports(frame: bytes, ports: int) -> bytes:
+    """The frame of a later fragment, with the ports that the first of its packet has."""
+    known = int.from_bytes(frame[6:12], "big") & ~(_BOTH_PORTS | Mark.NO_PORTS | Mark.ECHO)
+    return frame[:6] + (known | ports).to_bytes(6, "big") + frame[12:]
+
+
+def fragment_ports(packet: bytes) -> int | None:
+    """What a first fragment, or a whole packet, says of the ports of those that follow."""
+    if packet[9] == _ICMP:
+        found = _icmp_ports(packet)
+        if found & Mark.NO_PORTS:
+            return None
+        if found & Mark.ECHO:
+            identifier = found & 0xFFFF
+            return identifier << Mark.DESTINATION_PORT_BIT | identifier << Mark.SOURCE_PORT_BIT
+        return found
+    upper = _upper_layer(packet)
+    if packet[9] not in (_TCP, _UDP) or upper is None:
+        return None
+    source, destination = struct.unpack_from("!HH", upper)
+    return int(destination) << Mark.DESTINATION_PORT_BIT | int(source) << Mark.SOURCE_PORT_BIT
+
+
 def mark(packet: bytes) -> int:
     """The ports of a sound IPv4 packet as softwire.bpf.c writes them, without an outer header."""
+    if _is_later(packet):
+        return Mark.NO_PORTS
     return _icmp_ports(packet) if packet[9] == _ICMP else 0
+
+
+def _is_later(packet: bytes) -> bool:
+    (fragment,) = struct.unpack_from("!H", packet, 6)
+    return bool(fragment & _OFFSET)
 
 
 def _icmp_ports(packet: bytes) -> int:
@@ -61,7 +93,6 @@ def _icmp_ports(packet: bytes) -> int:
 def _upper_layer(packet: bytes) -> bytes | None:
     """What follows the IPv4 header, at least 8 bytes; None if there is no such beginning."""
     header = (packet[0] & 0xF) * 4
-    (fragment,) = struct.unpack_from("!H", packet, 6)
-    if header < 20 or fragment & _OFFSET or len(packet) < header + 8:
+    if header < 20 or _is_later(packet) or len(packet) < header + 8:
         return None
     return packet[header:]

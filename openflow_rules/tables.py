@@ -65,7 +65,7 @@ TABLES: dict[Table, TableDeclaration] = {
         "IPv6 packet sent there that belongs to the softwire port comes back in by that port.",
         frozenset(
             {"in_port", "eth_type", "ipv6_dst", "ip_proto", "icmpv6_type", "ipv6_nd_target"}
-            | {"ipv4_dst", "vlan_vid"}
+            | {"ipv4_dst", "vlan_vid", "ip_frag", "eth_src"}
         ),
         frozenset({Table.UPSTREAM_PORT_SET, Table.DOWNSTREAM_PORT_SET, Table.ARP_LEARN}),
     ),
@@ -178,7 +178,6 @@ class Drop(enum.IntEnum):
     UPSTREAM_NO_BINDING = 11
     UPSTREAM_EXCLUDED_PORT = 12
     UPSTREAM_PROTOCOL = 13
-    UPSTREAM_FRAGMENT = 14
     UPSTREAM_ICMP = 15
     UPSTREAM_TTL_EXPIRED = 20
     HAIRPIN_DISABLED = 21
@@ -187,7 +186,6 @@ class Drop(enum.IntEnum):
     DOWNSTREAM_NO_BINDING = 31
     DOWNSTREAM_EXCLUDED_PORT = 32
     DOWNSTREAM_PROTOCOL = 33
-    DOWNSTREAM_FRAGMENT = 34
     DOWNSTREAM_ICMP = 35
     DOWNSTREAM_TTL_EXPIRED = 36
     DOWNSTREAM_TOO_BIG = 37
@@ -205,7 +203,6 @@ DROP_MEANING: dict[Drop, str] = {
     Drop.UPSTREAM_NO_BINDING: "outer source, inner source and port are not those of one binding",
     Drop.UPSTREAM_EXCLUDED_PORT: "inner source port is one that belongs to nobody (A field 0)",
     Drop.UPSTREAM_PROTOCOL: "a protocol without ports from a shared address, or protocol 0",
-    Drop.UPSTREAM_FRAGMENT: "a non-first fragment from a shared address",
     Drop.UPSTREAM_ICMP: "ICMP that names no port: not echo, and no error that quotes one",
     Drop.UPSTREAM_TTL_EXPIRED: "inner TTL ran out on the way to the Internet",
     Drop.HAIRPIN_DISABLED: "from one lwB4 to another while hairpinning is off",
@@ -214,7 +211,6 @@ DROP_MEANING: dict[Drop, str] = {
     Drop.DOWNSTREAM_NO_BINDING: "no binding owns the destination address and port",
     Drop.DOWNSTREAM_EXCLUDED_PORT: "destination port is one that belongs to nobody (A field 0)",
     Drop.DOWNSTREAM_PROTOCOL: "a protocol without ports to a shared address, or protocol 0",
-    Drop.DOWNSTREAM_FRAGMENT: "a non-first fragment to a shared address",
     Drop.DOWNSTREAM_ICMP: "ICMP that names no port (RFC 7596 section 8.1)",
     Drop.DOWNSTREAM_TTL_EXPIRED: "TTL ran out on the way to an lwB4",
     Drop.DOWNSTREAM_TOO_BIG: "does not fit into the softwire's MTU, and has DF",
@@ -235,6 +231,9 @@ class Count(enum.IntEnum):
     UNKNOWN_LWB4 = 6
     UNKNOWN_IPV4 = 7
     FROM_LWAFTR = 8
+    HELD_FROM_SOFTWIRE = 9
+    HELD_FROM_INTERNET = 10
+    SLOW_SOFTWIRE = 11
 
 
 class Punt(enum.IntEnum):
@@ -246,6 +245,8 @@ class Punt(enum.IntEnum):
     TOO_BIG = 4
     NEIGHBOUR = 5
     TTL_EXPIRED = 8
+    FRAGMENT = 20
+    SLOW_SOFTWIRE = 21
     PCP = 9
 
 
@@ -253,6 +254,7 @@ class Priority:
     """Higher wins. Flows of one table that cannot both match share a priority."""
 
     OWN = 140
+    FRAGMENT_EXCEPTION = 135
     FRAGMENT = 130
     EXCEPTION = 120
     EXCLUDED = 110

@@ -41,7 +41,6 @@ FROM_LWB4 = frozenset(
         Drop.UPSTREAM_NO_BINDING,
         Drop.UPSTREAM_EXCLUDED_PORT,
         Drop.UPSTREAM_PROTOCOL,
-        Drop.UPSTREAM_FRAGMENT,
         Drop.UPSTREAM_ICMP,
         Drop.UPSTREAM_TTL_EXPIRED,
         Drop.HAIRPIN_DISABLED,
@@ -56,7 +55,6 @@ TO_LWB4 = frozenset(
         Drop.DOWNSTREAM_NO_BINDING,
         Drop.DOWNSTREAM_EXCLUDED_PORT,
         Drop.DOWNSTREAM_PROTOCOL,
-        Drop.DOWNSTREAM_FRAGMENT,
         Drop.DOWNSTREAM_ICMP,
         Drop.DOWNSTREAM_TTL_EXPIRED,
         Drop.DOWNSTREAM_TOO_BIG,
@@ -76,8 +74,6 @@ NOT_TUNNELLED = frozenset(
     }
 )
 """Reasons to drop what is neither."""
-
-FRAGMENTS = frozenset({Drop.UPSTREAM_FRAGMENT, Drop.DOWNSTREAM_FRAGMENT})
 
 
 @dataclass(slots=True)
@@ -139,10 +135,11 @@ def read(session: Session) -> Totals:
     return totals
 
 
-def traffic_stat(totals: Totals, icmp: IcmpSent) -> dict[str, int | str]:
+def traffic_stat(totals: Totals, icmp: IcmpSent, fragments: Total) -> dict[str, int | str]:
     """The leaves of ``traffic-stat`` in the YANG module ietf-softwire-br (RFC 8676 section 6).
 
     Packets from one lwB4 to another that are dropped on their way down count as dropped IPv4.
+    ``fragments`` are those that the controller has dropped.
     """
     received6, sent6 = totals.count[Count.FROM_SOFTWIRE], totals.count[Count.TO_SOFTWIRE]
     pairs = {
@@ -161,13 +158,14 @@ def traffic_stat(totals: Totals, icmp: IcmpSent) -> dict[str, int | str]:
     for name, total in pairs.items():
         leaves[name.format("packets")] = total.packets
         leaves[name.format("bytes")] = total.bytes
-    fragments = totals.dropped(FRAGMENTS)
     leaves["dropped-ipv4-fragments"] = fragments.packets
     leaves["dropped-ipv4-fragment-bytes"] = fragments.bytes
     return leaves
 
 
-def instance_json(instance: Instance, session: Session | None, icmp: IcmpSent) -> dict[str, Any]:
+def instance_json(
+    instance: Instance, session: Session | None, icmp: IcmpSent, fragments: Total
+) -> dict[str, Any]:
     """All counters of an instance, ready for JSON. Raises TimeoutError if the switch does not
     answer."""
     answer: dict[str, Any] = {
@@ -181,7 +179,7 @@ def instance_json(instance: Instance, session: Session | None, icmp: IcmpSent) -
     if session is not None and session.state is State.READY:
         with _answering(instance):
             totals = read(session)
-        answer |= {"counters": totals.json(), "traffic-stat": traffic_stat(totals, icmp)}
+        answer |= {"counters": totals.json(), "traffic-stat": traffic_stat(totals, icmp, fragments)}
         answer["shim"] = _shim(instance)
     return answer
 

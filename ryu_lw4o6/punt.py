@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
+from openflow_rules.marks import fragment_ports
 from openflow_rules.outer import softwire_packet
-from openflow_rules.tables import CookieClass, Drop, cookie
+from openflow_rules.tables import CookieClass, Drop, Mark, cookie
 from ryu_lw4o6.core import icmp
+from ryu_lw4o6.core.binding import Binding, BindingKey, BindingTable
 from ryu_lw4o6.core.settings import Instance
 
 UNKNOWN_IPV4 = cookie(CookieClass.DROP, Drop.DOWNSTREAM_NO_BINDING)
@@ -30,10 +32,35 @@ def icmp_answer(instance: Instance, flow_cookie: int, frame: bytes) -> bytes | N
     if flow_cookie in _TTL_EXPIRED:
         return ipv4_error(instance, packet, icmp.TIME_EXCEEDED, icmp.TTL_EXCEEDED)
     if flow_cookie == TOO_BIG:
-        return ipv4_error(
-            instance, packet, icmp.UNREACHABLE, icmp.FRAGMENTATION_NEEDED, instance.softwire_mtu
-        )
+        return too_big(instance, packet, instance.softwire_mtu)
     return None
+
+
+def too_big(instance: Instance, packet: bytes, mtu: int) -> bytes | None:
+    """Fragmentation needed, about a packet with DF that is larger than the next ``mtu``."""
+    if not icmp.may_answer(packet):
+        return None
+    return ipv4_error(instance, packet, icmp.UNREACHABLE, icmp.FRAGMENTATION_NEEDED, mtu)
+
+
+def bound_to(
+    instance: Instance, table: BindingTable, ipv4: IPv4Address, port: int
+) -> Binding | None:
+    """The binding that an address and port belong to on ``instance``."""
+    prefix = instance.prefix_of(ipv4)
+    psid = None if prefix is None else prefix.params.psid_of(port)
+    binding = None if psid is None else table.get(BindingKey(ipv4, psid))
+    return binding if binding is not None and instance.carries(binding) else None
+
+
+def is_own_source(
+    instance: Instance, table: BindingTable, packet: bytes, lwb4: IPv6Address
+) -> bool:
+    """Whether a packet's source is one that ``lwb4`` may use."""
+    ports = fragment_ports(packet)
+    port = 0 if ports is None else ports >> Mark.SOURCE_PORT_BIT & 0xFFFF
+    binding = bound_to(instance, table, IPv4Address(packet[12:16]), port)
+    return binding is not None and binding.lwb4 == lwb4
 
 
 def ipv4_error(instance: Instance, packet: bytes, kind: int, code: int, mtu: int = 0) -> bytes:

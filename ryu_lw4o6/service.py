@@ -511,7 +511,12 @@ class Service:
         Raises TimeoutError when a switch does not answer.
         """
         return [
-            counters.instance_json(switch.instance, switch.session, switch.icmp_sent)
+            counters.instance_json(
+                switch.instance,
+                switch.session,
+                switch.icmp_sent,
+                counters.Total(*switch.slow_path.fragments_dropped),
+            )
             for switch in self.by_name.values()
         ]
 

@@ -63,6 +63,7 @@ _UNREAD_SECONDS = 0.2
 """And how much longer, in case it is us who were busy: the answer may be there, and not read."""
 ARP_PUNTS_PER_SECOND = 100
 PCP_PUNTS_PER_SECOND = 10_000
+SLOW_PUNTS_PER_SECOND = {Punt.FRAGMENT: 5_000, Punt.SLOW_SOFTWIRE: 10_000}
 ASKED_IPV4_PER_SECOND = 2_000
 """Packets from the Internet that the supporting system is asked about. After a failover every
 subscriber is unknown, and must not wait behind the Internet's port scans."""
@@ -424,6 +425,7 @@ class Session:
         rates = dict.fromkeys(Punt, self.instance.icmp.rate)
         rates[Punt.ARP] = ARP_PUNTS_PER_SECOND
         rates[Punt.PCP] = PCP_PUNTS_PER_SECOND
+        rates |= SLOW_PUNTS_PER_SECOND
         rates[Punt.UNKNOWN_LWB4] = self.instance.unknown_rate
         if self.instance.failover.validates:
             rates[Punt.UNKNOWN_IPV4] = ASKED_IPV4_PER_SECOND

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from ipaddress import IPv6Address
 from typing import Any
 
 from ryu.lib import hub
 
 from openflow_rules import encode
 from openflow_rules.marks import own_error_frame
-from openflow_rules.tables import QUIET_SECONDS, CookieClass, Punt, cookie
+from openflow_rules.tables import QUIET_SECONDS, CookieClass, Count, Punt, cookie
 from ryu_lw4o6 import punt
 from ryu_lw4o6.announce.announcer import Announcer
 from ryu_lw4o6.core import arp, nd
@@ -27,6 +28,7 @@ from ryu_lw4o6.counters import IcmpSent
 from ryu_lw4o6.events import Events
 from ryu_lw4o6.provisioning.pcp_server import PcpServer
 from ryu_lw4o6.session import Session, State
+from ryu_lw4o6.slow_path import SlowPath
 from ryu_lw4o6.unknown import Ask, UnknownTraffic
 
 LOG = logging.getLogger(__name__)
@@ -40,6 +42,15 @@ _TO_VALIDATE = {
     cookie(CookieClass.PUNT, Punt.UNKNOWN_IPV4): False,
 }
 """What the supporting system is asked about, and whether it comes from an lwB4."""
+_SLOW_SOFTWIRE = cookie(CookieClass.COUNT, Count.SLOW_SOFTWIRE)
+_HELD = {
+    cookie(CookieClass.COUNT, count)
+    for count in (Count.HELD_FROM_SOFTWIRE, Count.HELD_FROM_INTERNET)
+}
+_AWAITED = {
+    cookie(CookieClass.COUNT, count) for count in (Count.FROM_SOFTWIRE, Count.FROM_INTERNET)
+}
+_SLOW = {_SLOW_SOFTWIRE} | _HELD | _AWAITED
 _PROBE_TICK = 0.25
 _ALIVE_TICK = 1.0
 _MOST_RECENT = 1_000_000
@@ -79,6 +90,7 @@ class Switch:
         )
         self.connections = 0
         self.icmp_sent = IcmpSent()
+        self.slow_path = SlowPath(instance, self._too_big)
         self._told = Recent(QUIET_SECONDS, _MOST_RECENT)
         self._quieted = Recent(QUIET_SECONDS, _MOST_RECENT)
         self._quiet_limit = RateLimit(QUIETED_PER_SECOND)
@@ -199,6 +211,8 @@ class Switch:
                 self._learn(self.ipv6_next_hop, frame)
                 if not known:
                     self.changed()
+        elif flow_cookie in _SLOW:
+            self._slow(flow_cookie, encode.pipeline_fields(fields), frame)
         elif flow_cookie == _PCP:
             if self.pcp is not None:
                 self.pcp.packet_in(fields, frame)
@@ -210,6 +224,29 @@ class Switch:
                 self._tell_lwb4(outer.tunnel_source, outer.tunnel_destination, frame)
         else:
             self._tell_sender(punt.icmp_answer(self.instance, flow_cookie, frame))
+
+    def _slow(self, flow_cookie: int, known: encode.PipelineFields, frame: bytes) -> None:
+        now = time.monotonic()
+        if flow_cookie == _SLOW_SOFTWIRE:
+            injections = self.slow_path.softwire(frame, now)
+        elif flow_cookie in _HELD:
+            injections = self.slow_path.later(known, frame, now)
+        else:
+            injections = self.slow_path.first(known, frame, now)
+        session = self.session
+        if session is None or session.ports is None:
+            return
+        for injection in injections:
+            port = session.ports.ipv4 if injection.tunnel is None else session.ports.softwire
+            session.send(encode.reinject(injection.frame, port, injection.table, injection.tunnel))
+
+    def _too_big(self, packet: bytes, lwb4: IPv6Address) -> None:
+        """A packet out of a softwire that the Internet's side does not take whole; it has not
+        been checked yet."""
+        if self.instance.icmp.too_big and punt.is_own_source(
+            self.instance, self._table, packet, lwb4
+        ):
+            self._tell_sender(punt.too_big(self.instance, packet, self.instance.ipv4.mtu))
 
     def _orphan(self, known: encode.PipelineFields) -> None:
         if self.pcp is not None and known.softwire is not None:
@@ -288,6 +325,7 @@ class Switch:
             "connections": self.connections,
             "next_hop": self.ipv4_next_hop.status(),
             "ipv6_next_hop": self.ipv6_next_hop.status() if self.ipv6_next_hop else None,
+            "slow_path": self.slow_path.status(),
             "icmp_errors_sent": {
                 kind: self.icmp_sent.packets[kind] for kind in ("icmpv4", "icmpv6")
             },

@@ -10,23 +10,27 @@ from openflow_rules.compiler.parts import (
     ETH_ARP,
     ETH_IPV4,
     ETH_IPV6,
+    FRAG_FIRST,
     ICMPV6,
     LOCAL_PORT,
     QUOTE_LENGTH,
     Ports,
     counted,
     drop_flow,
+    eth_src_match,
     ip_match,
     net_match,
+    punted,
     step,
 )
 from openflow_rules.flow import Flow, Match, Output, ToController
-from openflow_rules.tables import CookieClass, Count, Drop, Priority, Punt, Table, cookie
+from openflow_rules.tables import CookieClass, Count, Drop, Mark, Priority, Punt, Table, cookie
 from ryu_lw4o6.core.settings import Instance
 
 LINK_LOCAL = IPv6Network("fe80::/10")
 MULTICAST = IPv6Network("ff00::/8")
 ND_ADVERTISEMENT = 136
+IPIP, FRAGMENT = 4, 44
 VLAN_PRESENT = 0x1000  # OFPVID_PRESENT
 
 
@@ -62,6 +66,16 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
             (Output(LOCAL_PORT), ToController(QUOTE_LENGTH)),
             note="the IPv6 next hop says where it is, to Open vSwitch as well",
         )
+    for address in instance.aftr_addresses:
+        # Open vSwitch looks behind extension headers, but not into a fragment that is not the
+        # first: that may be one of the kernel's as well.
+        for protocol, actions, what in (
+            (IPIP, (), "a softwire packet behind headers that the shim leaves alone"),
+            (FRAGMENT, (Output(LOCAL_PORT),), "an IPv6 fragment, of a softwire packet or another"),
+        ):
+            match = *ipv6, Match("ipv6_dst", str(address)), Match("ip_proto", protocol)
+            slow = step(Table.CLASSIFY, Priority.EXCEPTION, match, *actions, note=what)
+            yield punted(Count.SLOW_SOFTWIRE, Punt.SLOW_SOFTWIRE, slow)
     yield drop_flow(Drop.NOT_FOR_US, Table.CLASSIFY, Priority.PROTOCOL, *ipv6)
     yield step(
         Table.CLASSIFY,
@@ -115,6 +129,20 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
                 note=f"an ICMPv4 error of our own to an lwB4 in {prefix.network}",
             ),
         )
+    # Others of its packet have come before it, and wait at the controller for its ports.
+    awaited = Match("ip_frag", FRAG_FIRST), eth_src_match(Mark.NO_PORTS, Mark.NO_PORTS)
+    for count, port, goto in (
+        (Count.FROM_SOFTWIRE, ports.softwire, Table.UPSTREAM_PORT_SET),
+        (Count.FROM_INTERNET, ports.ipv4, Table.DOWNSTREAM_PORT_SET),
+    ):
+        first = step(
+            Table.CLASSIFY,
+            Priority.EXCEPTION,
+            (Match("in_port", port), *ip_match(*awaited)),
+            goto=goto,
+            note="the first fragment of a packet whose others the controller holds",
+        )
+        yield punted(count, Punt.FRAGMENT, first)
     yield drop_flow(Drop.UNCLASSIFIED, Table.CLASSIFY, Priority.MISS)
 
 

@@ -14,10 +14,12 @@ ICMP = 1
 TCP = 6
 UDP = 17
 ICMPV6 = 58
+FRAG_FIRST = 1
 FRAG_LATER = 3  # nw_frag: bit 0 a fragment, bit 1 not the first
 LOCAL_PORT = 0xFFFFFFFE
 IN_PORT = 0xFFFFFFF8
 CONTROLLER_PORT = 0xFFFFFFFD
+WHOLE = 0xFFFF
 QUOTE_LENGTH = 576
 """How much of a packet the controller is shown: what an ICMPv4 error may quote (RFC 1812
 section 4.3.2.3) fits into it."""
@@ -53,6 +55,12 @@ def counted(count: Count, flow: Flow) -> Flow:
 def drop_flow(drop: Drop, table: Table, priority: int, *match: Match) -> Flow:
     note = f"drop: {drop.name.lower()}"
     return Flow(table, priority, cookie(CookieClass.DROP, drop), match, note=note)
+
+
+def punted(count: Count, punt: Punt, flow: Flow) -> Flow:
+    """``flow``, counted, with a metered copy of the whole packet for the controller."""
+    actions = (*flow.actions, ToController(WHOLE))
+    return replace(counted(count, flow), actions=actions, meter=punt)
 
 
 def shown(drop: Flow, punt: Punt) -> Flow:

@@ -15,11 +15,12 @@ from openflow_rules.compiler.parts import (
     eth_src_match,
     ip_match,
     net_match,
+    punted,
     step,
 )
 from openflow_rules.compiler.unknown import LWB4, missed
 from openflow_rules.flow import Flow, Match, Move
-from openflow_rules.tables import Drop, Mark, Priority, Register, Table
+from openflow_rules.tables import Count, Drop, Mark, Priority, Punt, Register, Table
 from ryu_lw4o6.core.binding import Prefix
 from ryu_lw4o6.core.settings import Instance
 
@@ -38,7 +39,9 @@ class _Direction:
     not_served: Drop
     excluded: Drop
     protocol: Drop
-    fragment: Drop
+    port_bit: int
+    """Where the port of a later fragment begins in eth_src."""
+    held: Count
     icmp: Drop
 
 
@@ -52,7 +55,8 @@ _UPSTREAM = _Direction(
     Drop.UPSTREAM_NOT_SERVED,
     Drop.UPSTREAM_EXCLUDED_PORT,
     Drop.UPSTREAM_PROTOCOL,
-    Drop.UPSTREAM_FRAGMENT,
+    Mark.SOURCE_PORT_BIT,
+    Count.HELD_FROM_SOFTWIRE,
     Drop.UPSTREAM_ICMP,
 )
 _DOWNSTREAM = _Direction(
@@ -69,7 +73,8 @@ _DOWNSTREAM = _Direction(
     Drop.DOWNSTREAM_NOT_SERVED,
     Drop.DOWNSTREAM_EXCLUDED_PORT,
     Drop.DOWNSTREAM_PROTOCOL,
-    Drop.DOWNSTREAM_FRAGMENT,
+    Mark.DESTINATION_PORT_BIT,
+    Count.HELD_FROM_INTERNET,
     Drop.DOWNSTREAM_ICMP,
 )
 
@@ -106,12 +111,7 @@ def _full(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
         goto=way.next,
         note=f"{prefix.network}: full addresses need no port, a fragment passes",
     )
-    yield drop_flow(
-        way.icmp,
-        way.table,
-        Priority.EXCEPTION,
-        *ip_match(address, icmp, eth_src_match(Mark.NO_PORTS, Mark.NO_PORTS)),
-    )
+    yield _no_port_flow(way, address)
     # Open vSwitch takes a packet of protocol 0 for one without a header, and leaves its TTL alone.
     yield drop_flow(
         way.protocol, way.table, Priority.EXCEPTION, *ip_match(address, Match("ip_proto", 0))
@@ -129,14 +129,7 @@ def _shared(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
     address = net_match(way.address, prefix.network)
     params = prefix.params
     icmp = Match("ip_proto", ICMP)
-    later = Match("ip_frag", FRAG_LATER)
-    yield drop_flow(way.fragment, way.table, Priority.FRAGMENT, *ip_match(address, later))
-    yield drop_flow(
-        way.icmp,
-        way.table,
-        Priority.EXCEPTION,
-        *ip_match(address, icmp, eth_src_match(Mark.NO_PORTS, Mark.NO_PORTS)),
-    )
+    yield _no_port_flow(way, address)
     # Excluded ports are those whose A field is zero. As a prefix of the port that costs few
     # datapath flows: Open vSwitch looks only at as many leading bits as it takes to tell.
     a_field = 0xFFFF << (16 - params.psid_offset) & 0xFFFF
@@ -161,3 +154,46 @@ def _shared(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
             note=f"{prefix.network}: PSID out of {field}",
         )
     yield drop_flow(way.protocol, way.table, Priority.PROTOCOL, *ip_match(address))
+    yield from _later_fragments(way, prefix, a_field)
+
+
+def _no_port_flow(way: _Direction, address: Match) -> Flow:
+    """ICMP that names no port; with ECHO the bit means something else."""
+    no_ports = eth_src_match(Mark.NO_PORTS, Mark.NO_PORTS | Mark.ECHO)
+    match = ip_match(address, Match("ip_proto", ICMP), no_ports)
+    return drop_flow(way.icmp, way.table, Priority.EXCEPTION, *match)
+
+
+def _later_fragments(way: _Direction, prefix: Prefix, a_field: int) -> Iterator[Flow]:
+    """Fragments that are not the first: the shim has written both ports where it knows them."""
+    later = ip_match(net_match(way.address, prefix.network), Match("ip_frag", FRAG_LATER))
+    params, unknown = prefix.params, Mark.NO_PORTS | Mark.ECHO
+    yield drop_flow(
+        way.protocol,
+        way.table,
+        Priority.FRAGMENT_EXCEPTION,
+        *later,
+        eth_src_match(Mark.NO_PORTS | Mark.ECHO, unknown),
+    )
+    yield punted(
+        way.held,
+        Punt.FRAGMENT,
+        step(
+            way.table,
+            Priority.FRAGMENT_EXCEPTION,
+            (*later, eth_src_match(Mark.NO_PORTS, unknown)),
+            note="the first fragment of its packet has not come: the controller holds this one",
+        ),
+    )
+    if params.excluded_ports:
+        excluded = eth_src_match(0, Mark.NO_PORTS | a_field << way.port_bit)
+        match = *later, excluded
+        yield drop_flow(way.excluded, way.table, Priority.FRAGMENT_EXCEPTION, *match)
+    yield step(
+        way.table,
+        Priority.FRAGMENT,
+        later,
+        Move("eth_src", way.port_bit + params.psid_shift, Register.PSID, 0, params.psid_length),
+        goto=way.next,
+        note=f"{prefix.network}: PSID of the fragment's packet",
+    )

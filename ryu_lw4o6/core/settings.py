@@ -207,6 +207,10 @@ class Instance:
         """The lwAFTR address of a binding's softwire on this instance."""
         return binding.br_address or self.aftr_addresses[0]
 
+    def prefix_of(self, ipv4: IPv4Address) -> Prefix | None:
+        """The prefix of this instance that an IPv4 address lies in."""
+        return self._index.find(ipv4)
+
     def serves(self, ipv4: IPv4Address) -> bool:
         """Whether an IPv4 address lies in a prefix of this instance."""
         return self._index.find(ipv4) is not None

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Wire to Open vSwitch. */
 #define ENCAPSULATION_LIMIT 4	/* RFC 2473 section 4.1.1 */
-#define OPTIONS 8		/* the only length of destination options stripped here */
+#define OPTIONS 8		/* the only length of destination options stripped here, not by the controller */
 #define EXTENSIONS 6		/* extension headers looked behind */
 #define ECN 3			/* bits of a traffic class or TOS (RFC 3168) */
 #define ECT_1 1
@@ -9,16 +9,14 @@
 #define CE 3
 
 /*
- * Destination options before an IPv4 packet: accepted when 8 bytes long and made of options that
- * a node may skip (RFC 8200 section 4.2), such as the encapsulation limit (RFC 2473 section 4.1.1)
- * and padding. `options` has OPTIONS bytes.
+ * Destination options before an IPv4 packet, OPTIONS bytes: accepted when made of options that a
+ * node may skip (RFC 8200 section 4.2), such as the encapsulation limit (RFC 2473 section 4.1.1)
+ * and padding.
  */
 static __always_inline int options_acceptable(const __u8 *options)
 {
 	__u32 skip = 0, length_next = 0;
 
-	if (options[0] != IPPROTO_IPIP || options[1] != 0)
-		return 0;
 #pragma unroll
 	for (int at = 2; at < OPTIONS; at++) {
 		if (skip) {
@@ -140,7 +138,7 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 		if (ip6->nexthdr == IPPROTO_DSTOPTS &&
 		    ((void *)(options + OPTIONS) > end || payload < OPTIONS))
 			return refuse(REFUSED_TRUNCATED);
-		if (ip6->nexthdr != IPPROTO_DSTOPTS || options[0] != IPPROTO_IPIP) {
+		if (ip6->nexthdr != IPPROTO_DSTOPTS || options[0] != IPPROTO_IPIP || options[1]) {
 			if (hides_gre(options, end, ip6->nexthdr))
 				return refuse(REFUSED_GRE_FROM_WIRE);
 			count(PASSED_IN);
@@ -195,7 +193,8 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	*(__u32 *)(gre + 4) = bpf_htonl(0x024b0000);
 	gre[8] = limited;
 	gre[9] = first >> 20;
-	write_mark(gre + 10, gre + ADDED, end, first & 0xfffff, ip6->hop_limit);
+	if (!write_mark(gre + 10, gre + ADDED, end, &ip6->saddr, first & 0xfffff, ip6->hop_limit))
+		return refuse(REFUSED_FRAGMENT);
 	*(__u16 *)(gre + 16) = bpf_htons(ETH_P_IP);
 	count(TRANSLATED_IN);
 	return XDP_PASS;
@@ -214,7 +213,8 @@ static __always_inline int mark_ipv4(struct xdp_md *ctx)
 		return refuse(REFUSED_TRUNCATED);
 	if (martian(ip + 12))
 		return refuse(REFUSED_MARTIAN);
-	write_mark(data + ETH_ALEN, ip, end, 0, 0);
+	if (!write_mark(data + ETH_ALEN, ip, end, 0, 0, 0))
+		return refuse(REFUSED_FRAGMENT);
 	count(MARKED_IN);
 	return XDP_PASS;
 }

@@ -11,6 +11,38 @@
 #define ECHO (1ULL << 38)	/* bits of eth_src */
 #define NO_PORTS (1ULL << 39)
 #define TOO_BIG (1ULL << 42)
+#define PORTS (1ULL << 48)	/* not written: both ports are known */
+#define SOURCE_PORT(port) ((__u64)(port))
+#define DESTINATION_PORT(port) ((__u64)(port) << 16)
+#define LIFETIME 15000000000ULL	/* ns; a packet's fragments come within 15 s (RFC 791 section 3.2) */
+#define LONGEST 65535		/* bytes of a packet */
+
+/* A packet in fragments; those of lwB4s are each other's only if they came out of one softwire. */
+struct fragmented {
+	struct in6_addr lwb4;
+	__u32 source;
+	__u32 destination;
+	__u16 id;
+	__u8 protocol;
+	__u8 unused;
+};
+
+/* What is known of it: both ports once its first fragment has come, and how many bytes there were. */
+struct fragments {
+	__u64 since;
+	__u32 ports;
+	__u16 known;
+	__u16 unused;
+	__u32 bytes;
+	__u32 unused_too;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct fragmented);
+	__type(value, struct fragments);
+} in_fragments SEC(".maps");
 
 /* Whether the IPv4 header at `ip`, which is there in full, adds up (RFC 1071). */
 static __always_inline int checksum_right(const __u8 *ip, const void *end)
@@ -116,19 +148,101 @@ static __always_inline __u64 icmp_ports(const __u8 *ip, const void *end)
 	return NO_PORTS;
 }
 
+/* Both ports of a first fragment of TCP or UDP, 0 if they are not all there. */
+static __always_inline __u64 upper_ports(const __u8 *ip, const void *end)
+{
+	const __u8 *upper = ip + (ip[0] & 0xf) * 4;
+
+	if ((const void *)(upper + 4) > end)
+		return 0;
+	return DESTINATION_PORT(read16(upper + 2)) | SOURCE_PORT(read16(upper));
+}
+
 /*
- * The eth_src of the sound IPv4 packet at `ip`; `label` and `hops` are the outer flow label and hop
- * limit.
+ * The mark of a fragment: of the first as of a whole packet, with NO_PORTS if others have come
+ * before it; of the others PORTS | what the first has said, or NO_PORTS as long as it has not come,
+ * with ECHO if it has none to say. REFUSED for what belongs to no packet that could be.
  */
-static __always_inline void write_mark(__u8 *mac, const __u8 *ip, const void *end, __u32 label,
-				       __u32 hops)
+#define REFUSED (1ULL << 63)
+static __always_inline __u64 fragment_mark(const __u8 *ip, const void *end,
+					   const struct in6_addr *lwb4)
+{
+	__u32 field = read16(ip + 6), bytes = read16(ip + 2) - (ip[0] & 0xf) * 4;
+	__u64 now = bpf_ktime_get_ns(), mark, ports = 0;
+	struct fragmented key = {};
+	struct fragments *before, first = {};
+
+	if (!bytes || (field & IP_MF && bytes % 8) || (field & IP_OFFSET) * 8 + bytes > LONGEST)
+		return REFUSED;
+	if (ip[9] != IPPROTO_TCP && ip[9] != IPPROTO_UDP && ip[9] != IPPROTO_ICMP)
+		return field & IP_OFFSET ? ECHO | NO_PORTS : 0;
+	if (lwb4)
+		key.lwb4 = *lwb4;
+	key.source = *(__u32 *)(ip + 12);
+	key.destination = *(__u32 *)(ip + 16);
+	key.id = *(__u16 *)(ip + 4);
+	key.protocol = ip[9];
+	before = bpf_map_lookup_elem(&in_fragments, &key);
+	if (before && now - before->since > LIFETIME)
+		before = 0;
+	if (field & IP_OFFSET) {
+		if (!before) {
+			first.since = now;
+			first.bytes = bytes;
+			bpf_map_update_elem(&in_fragments, &key, &first, BPF_ANY);
+			return NO_PORTS;
+		}
+		/* However often a fragment comes, and whatever it overlaps: that is enough. */
+		if (before->bytes + bytes > LONGEST)
+			return REFUSED;
+		__sync_fetch_and_add(&before->bytes, bytes);
+		return before->known ? PORTS | before->ports : NO_PORTS;
+	}
+	if (ip[9] == IPPROTO_ICMP) {
+		mark = icmp_ports(ip, end);
+		if (mark & NO_PORTS)
+			return mark;
+		ports = mark;
+		if (mark & ECHO)
+			ports = DESTINATION_PORT(mark & 0xffff) | SOURCE_PORT(mark & 0xffff);
+		else
+			mark |= PORTS;
+	} else {
+		mark = 0;
+		ports = upper_ports(ip, end);
+	}
+	first.since = now;
+	first.ports = ports;
+	first.known = 1;
+	first.bytes = bytes;
+	if (before && !before->known) {
+		first.bytes += before->bytes;
+		mark |= NO_PORTS;
+	}
+	bpf_map_update_elem(&in_fragments, &key, &first, BPF_ANY);
+	return mark;
+}
+
+/*
+ * Writes the eth_src of the sound IPv4 packet at `ip`; `lwb4` is the outer source, `label` and
+ * `hops` are the outer flow label and hop limit. Returns 0 for a packet that is to be refused.
+ */
+static __always_inline int write_mark(__u8 *mac, const __u8 *ip, const void *end,
+				      const struct in6_addr *lwb4, __u32 label, __u32 hops)
 {
 	const struct settings *own = get_settings();
 	__u64 mark = 0, high = hops << 4 | label >> 16;
 
-	if (ip[9] == IPPROTO_ICMP)
+	if (read16(ip + 6) & (IP_MF | IP_OFFSET)) {
+		mark = fragment_mark(ip, end, lwb4);
+		if (mark & REFUSED)
+			return 0;
+	} else if (ip[9] == IPPROTO_ICMP) {
 		mark = icmp_ports(ip, end);
-	if (ip[9] != IPPROTO_ICMP || mark & (ECHO | NO_PORTS))
+		if (!(mark & (ECHO | NO_PORTS)))
+			mark |= PORTS;
+	}
+	if (!(mark & PORTS))
 		mark |= (__u64)(label & 0xffff) << 16;
 	mark |= (high & 0x3f) << 32 | (high & 0x40) << (41 - 6) | high >> 7 << 43;
 	if (own && read16(ip + 2) > own->softwire_mtu && read16(ip + 6) & IP_DF)
@@ -139,4 +253,5 @@ static __always_inline void write_mark(__u8 *mac, const __u8 *ip, const void *en
 	mac[3] = mark >> 16;
 	mac[4] = mark >> 8;
 	mac[5] = mark;
+	return 1;
 }

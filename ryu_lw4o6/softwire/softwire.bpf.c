@@ -11,15 +11,17 @@
  * carries what OpenFlow cannot see or Open vSwitch cannot set:
  *
  *   eth_src  towards the rules, and the controller, as a number of 48 bits:
- *              0-15   ICMP only: the port on the source's side (the identifier of an echo; of an
- *                     error, the port of the packet it quotes)
- *              16-31  ICMP errors: the port on the destination's side. Others: bits 0-15 of the
- *                     outer flow label
+ *              0-15   ICMP and later fragments: the port on the source's side (the identifier of
+ *                     an echo; of an error, the port of the packet it quotes; of a fragment, the
+ *                     port of its packet's first)
+ *              16-31  ICMP errors and later fragments: the port on the destination's side. Others:
+ *                     bits 0-15 of the outer flow label
  *              32-35  bits 16-19 of the outer flow label
  *              36-37, 41, 43-47
  *                     the outer hop limit, from its bit 0 upwards
- *              38     an ICMP echo
- *              39     ICMP that names no port
+ *              38     an ICMP echo; a later fragment of a protocol without ports (with bit 39)
+ *              39     ICMP that names no port; a later fragment whose packet's first has not come;
+ *                     a first fragment that others have come before
  *              42     more than a softwire carries whole, and may not be fragmented
  *   eth_dst  02:4b:00:00:0L:CC   towards the controller: L is 1 if there was an encapsulation limit,
  *                                CC the outer traffic class. The datapath's flows tell eth_dst

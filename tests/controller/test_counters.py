@@ -11,6 +11,7 @@ from ryu_lw4o6.counters import (
     NOT_TUNNELLED,
     TO_LWB4,
     IcmpSent,
+    Total,
     Totals,
     traffic_stat,
 )
@@ -35,14 +36,14 @@ def test_traffic_stat() -> None:
     ):  # fmt: skip
         totals.take(flow(CookieClass.COUNT, count, packets, size))
     # Several flows have one reason.
-    totals.take(flow(CookieClass.DROP, Drop.UPSTREAM_FRAGMENT, 1, 74, seconds=7200))
-    totals.take(flow(CookieClass.DROP, Drop.UPSTREAM_FRAGMENT, 0, 0))
+    totals.take(flow(CookieClass.DROP, Drop.UPSTREAM_PROTOCOL, 1, 74, seconds=7200))
+    totals.take(flow(CookieClass.DROP, Drop.UPSTREAM_PROTOCOL, 0, 0))
     totals.take(flow(CookieClass.DROP, Drop.INBOUND_ICMP_DISABLED, 1, 74))
     totals.take(flow(CookieClass.DROP, Drop.ARP_IGNORED, 9, 540))
     icmp = IcmpSent()
     icmp.add("icmpv6", bytes(1280))
     icmp.withheld["icmpv6"] += 5
-    leaves = traffic_stat(totals, icmp)
+    leaves = traffic_stat(totals, icmp, Total(1, 60))
     assert str(leaves.pop("discontinuity-time")).endswith("Z")
     assert leaves == {
         "rcvd-ipv6-packets": 3, "rcvd-ipv6-bytes": 302 - 42 + 120,

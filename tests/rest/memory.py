@@ -103,7 +103,9 @@ class MemoryService(Service):
         if not self.switch_answers:
             raise TimeoutError("lwaftr1: no answer to the flow dump within 10 s")
         return [
-            counters.instance_json(switch.instance, switch.session, switch.icmp_sent)
+            counters.instance_json(
+                switch.instance, switch.session, switch.icmp_sent, counters.Total()
+            )
             | {"counters": {"from_internet": {"packets": 7, "bytes": 700}}}
             for switch in self.by_name.values()
         ]

@@ -130,6 +130,7 @@ OUT4 = f"set(eth(dst={NEXT_HOP_MAC}))"
         up("ip,nw_proto=47", 3, "203.0.113.5", INTERNET),  # full: any protocol
         up("udp", 3, "203.0.113.5", f"{INTERNET},nw_frag=later"),  # full: fragments
         up("icmp", 3, "203.0.113.5", f"{INTERNET},nw_frag=later,dl_src=3a:b1:23:45:00:00"),
+        up("udp", 1, "192.0.2.1", f"{INTERNET},nw_frag=later,dl_src=3a:31:00:35:04:30"),
         up("tcp", 4, "198.18.0.7", f"{INTERNET},tcp_src=16384,tcp_dst=80", SECOND_BR),
         up("tcp", 4, "198.18.0.7", f"{INTERNET},tcp_src=32767,tcp_dst=80", SECOND_BR),
     ],
@@ -165,7 +166,12 @@ def test_upstream_packet_of_a_binding_goes_to_the_next_hop(bridge: Bridge, packe
          Drop.UPSTREAM_EXCLUDED_PORT),
         (up("udp", 1, "10.0.0.1", f"{INTERNET},udp_src=1072"), Drop.UPSTREAM_NOT_SERVED),
         (up("ip,nw_proto=47", 1, "192.0.2.1", INTERNET), Drop.UPSTREAM_PROTOCOL),
-        (up("udp", 1, "192.0.2.1", f"{INTERNET},nw_frag=later"), Drop.UPSTREAM_FRAGMENT),
+        (up("ip,nw_proto=47", 1, "192.0.2.1", f"{INTERNET},nw_frag=later,dl_src=3a:f1:23:45:00:00"),
+         Drop.UPSTREAM_PROTOCOL),
+        (up("udp", 1, "192.0.2.1", f"{INTERNET},nw_frag=later,dl_src=3a:31:00:35:04:40"),
+         Drop.UPSTREAM_NO_BINDING),
+        (up("tcp", 1, "192.0.2.1", f"{INTERNET},nw_frag=later,dl_src=3a:31:00:35:00:30"),
+         Drop.UPSTREAM_EXCLUDED_PORT),
         (up("icmp", 1, "192.0.2.1", f"{INTERNET},icmp_type=5,dl_src=3a:b1:23:45:00:00"),
          Drop.UPSTREAM_ICMP),
         (up("icmp", 3, "203.0.113.5", f"{INTERNET},icmp_type=5,dl_src=3a:b1:23:45:00:00"),
@@ -197,6 +203,8 @@ def test_upstream_packet_that_breaks_a_rule_is_dropped_by_name(
         (down("udp", "203.0.113.5", "nw_frag=later"), 3, ANYCAST),
         (down("tcp", "198.18.0.7", "tcp_dst=20000"), 4, SECOND_BR),
         (down("udp", "192.0.2.1", "nw_frag=first,udp_dst=1088"), 2, ANYCAST),
+        # a later fragment, the first of which went from port 53 to port 0x0440
+        (down("udp", "192.0.2.1", "nw_frag=later,dl_src=00:00:04:40:00:35"), 2, ANYCAST),
     ],
 )
 def test_downstream_packet_goes_to_the_lwb4_that_owns_the_port(
@@ -221,7 +229,12 @@ def test_downstream_packet_goes_to_the_lwb4_that_owns_the_port(
         (down("icmp", "192.0.2.1", "icmp_type=8,dl_src=00:40:00:00:00:30"),
          Drop.DOWNSTREAM_EXCLUDED_PORT),
         (down("ip,nw_proto=50", "192.0.2.1", ""), Drop.DOWNSTREAM_PROTOCOL),
-        (down("udp", "192.0.2.1", "nw_frag=later"), Drop.DOWNSTREAM_FRAGMENT),
+        (down("ip,nw_proto=47", "192.0.2.1", "nw_frag=later,dl_src=00:c0:00:00:00:00"),
+         Drop.DOWNSTREAM_PROTOCOL),
+        (down("udp", "192.0.2.1", "nw_frag=later,dl_src=00:00:04:50:00:35"),
+         Drop.DOWNSTREAM_NO_BINDING),
+        (down("udp", "192.0.2.1", "nw_frag=later,dl_src=00:00:00:30:00:35"),
+         Drop.DOWNSTREAM_EXCLUDED_PORT),
         (down("icmp", "192.0.2.1", "icmp_type=5,dl_src=00:80:00:00:00:00"), Drop.DOWNSTREAM_ICMP),
         (down("icmp", "192.0.2.1", "icmp_type=5,dl_src=04:80:00:00:00:00"), Drop.DOWNSTREAM_ICMP),
         (down("udp", "192.0.2.1", "udp_dst=1072,dl_src=04:00:00:00:00:00"),
@@ -276,6 +289,63 @@ def test_an_error_of_our_own_finds_its_way_into_the_softwire(bridge: Bridge) -> 
     )
     assert names(trace) == {"from_lwaftr", "to_softwire"}
     assert binding_of(trace) == {"192.0.2.1/4"}
+
+
+@pytest.mark.parametrize(
+    ("packet", "count"),
+    [
+        (up("udp", 1, "192.0.2.1", f"{INTERNET},nw_frag=later,dl_src=3a:b1:23:45:00:00"),
+         Count.HELD_FROM_SOFTWIRE),
+        (down("tcp", "192.0.2.1", "nw_frag=later,dl_src=00:80:00:00:00:00"),
+         Count.HELD_FROM_INTERNET),
+    ],
+)  # fmt: skip
+def test_a_fragment_whose_port_is_not_known_waits(
+    bridge: Bridge, packet: str, count: Count
+) -> None:
+    trace = bridge.trace(packet)
+    assert count.name.lower() in names(trace)
+    assert f"meter:{Punt.FRAGMENT}" in trace
+    assert "CONTROLLER:65535" in trace
+    assert binding_of(trace) == set()
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        up("udp", 1, "192.0.2.1",
+           f"{INTERNET},nw_frag=first,udp_src=1072,dl_src=3a:b1:23:45:00:00"),
+        up("icmp", 1, "192.0.2.1",
+           f"{INTERNET},nw_frag=first,icmp_type=8,dl_src=3a:f1:23:45:04:30"),
+        down("udp", "192.0.2.1", "nw_frag=first,udp_dst=1072,dl_src=00:80:00:00:00:00"),
+        down("icmp", "192.0.2.1", "nw_frag=first,icmp_type=0,dl_src=00:c0:00:00:04:30"),
+    ],
+)  # fmt: skip
+def test_the_fragment_that_others_wait_for_goes_on_and_is_shown(
+    bridge: Bridge, packet: str
+) -> None:
+    trace = bridge.trace(packet)
+    assert f"meter:{Punt.FRAGMENT}" in trace
+    assert "CONTROLLER:65535" in trace
+    assert names(trace) & {"to_internet", "to_softwire"}
+
+
+def test_fragments_of_a_range_of_ports_share_a_datapath_flow(bridge: Bridge) -> None:
+    """Whatever the port on the other side."""
+    first, second = (
+        megaflow(bridge.trace(down("udp", "192.0.2.1", f"nw_frag=later,dl_src=00:00:{ports}")))
+        for ports in ("84:30:00:35", "84:3f:12:34")
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "protocol", ["nw_proto=4", "nw_proto=44,nw_frag=later", "nw_proto=4,nw_frag=first"]
+)
+def test_a_softwire_packet_in_pieces_is_for_the_controller(bridge: Bridge, protocol: str) -> None:
+    trace = bridge.trace(f"in_port=1,ipv6,{protocol},ipv6_src=2001:db8:b4::1,ipv6_dst={ANYCAST}")
+    assert names(trace) == {"slow_softwire"}
+    assert f"meter:{Punt.SLOW_SOFTWIRE}" in trace
 
 
 def test_hairpin_is_checked_at_both_ends(bridge: Bridge) -> None:

@@ -51,8 +51,8 @@ def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
     if next_header == 60:
         if len(rest) < 8 or payload_length < 8:
             return None
-        if rest[0] == 4:
-            if rest[1] or not _may_skip(rest[2:8]):
+        if rest[0] == 4 and not rest[1]:  # what is longer, the controller takes away
+            if not _may_skip(rest[2:8]):
                 return None
             limited = rest[2] == 4
             rest, next_header, payload_length = rest[8:], 4, payload_length - 8
@@ -95,6 +95,15 @@ def checksum(data: bytes) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
+
+
+def holds_fragment(frame: bytes) -> bool:
+    """Whether there is an IPv4 fragment in it: what the shim makes of that depends on what it has
+    seen before."""
+    at = {(b"\x08\x00", 0): 14, (b"\x86\xdd", 4): 54, (b"\x86\xdd", 60): 62}
+    kind = frame[12:14]
+    place = at.get((kind, frame[20] if kind == b"\x86\xdd" and len(frame) > 20 else 0))
+    return place is not None and bool(int.from_bytes(frame[place + 6 : place + 8], "big") & 0x3FFF)
 
 
 def internet_to_ovs(frame: bytes) -> bytes | None:

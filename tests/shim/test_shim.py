@@ -196,7 +196,6 @@ QUOTED_ECHO = bytes(IP(src="198.51.100.200", dst="192.0.2.1") / ICMP(type=0, id=
         (inner(ICMP(type=3) / bytes(IP(dst="192.0.2.1") / ICMP(type=13) / bytes(12))),
          "008000000000"),
         (inner(ICMP(type=3) / bytes(IP(dst="192.0.2.1", proto=47) / bytes(8))), "008000000000"),
-        (inner(Raw(bytes(16)), proto=1, frag=3), "008000000000"),
         # a first fragment still has its identifier
         (inner(ICMP(type=8, id=0x0437) / bytes(8), flags="MF"), "004000000437"),
     ],
@@ -259,8 +258,6 @@ def in_vlan(frame: bytes, tag: int = 100) -> bytes:
         (softwire(UDP_PACKET[:2] + b"\xff\xff" + UDP_PACKET[4:]), "refused_truncated"),
         (softwire(UDP_PACKET[:10] + b"\xab\xcd" + UDP_PACKET[12:]), "refused_checksum"),
         (softwire(UDP_PACKET, tc=0x2B), "refused_ecn"),  # CE outside, Not-ECT inside
-        (softwire(bytes.fromhex("0401 0401040100000000000000000000") + UDP_PACKET, nh=60),
-         "refused_options"),  # 16 bytes of options
         (softwire(bytes.fromhex("0400 c3 04 00000000") + UDP_PACKET, nh=60), "refused_options"),
         (softwire(bytes.fromhex("0400 04 05 00000000") + UDP_PACKET, nh=60), "refused_options"),
         (softwire(bytes.fromhex("0400 0401"), nh=60), "refused_truncated"),
@@ -298,6 +295,8 @@ def test_what_is_no_softwire_packet_is_refused(ends: Ends, frame: bytes, counter
         as_gre(softwire(UDP_PACKET, dst="2001:db8:ffff::3")),
         softwire(bytes(UDP(sport=546, dport=547)), nh=17),
         softwire(bytes.fromhex("3a00 0104 00000000") + bytes(8), nh=60),  # options, then ICMPv6
+        # 16 bytes of options: the controller's
+        softwire(bytes.fromhex("0401 0401040100000000000000000000") + UDP_PACKET, nh=60),
         softwire(bytes.fromhex("04000000 00000001") + UDP_PACKET, nh=44),  # an IPv6 fragment
         softwire(bytes.fromhex("3a00 0000 00000001") + bytes(8), nh=44),  # ICMPv6 in a fragment
         softwire(bytes.fromhex("3a00 0502 00000100") + bytes(8), nh=0),  # hop-by-hop, ICMPv6
@@ -344,6 +343,94 @@ def test_what_is_no_ipv4_packet_is_refused(ends: Ends, packet: bytes, counter: s
     ends.wire4.send(bytes(Ether(src=ROUTER4, dst=NIC4, type=0x0800)) + packet)
     assert ends.eth4.receive(0.2) is None
     assert {k: v for k, v in counters().items() if v and k.startswith("ref")} == {counter: 1}
+
+
+class Marker:
+    """What the shim makes of IPv4 packets, one after the other: the port bits of eth_src."""
+
+    def __init__(self) -> None:
+        self.program = Program(shim._program(Hook("eth6", "xdp", "softwire_in")) or 0)
+
+    def __call__(self, packet: bytes, lwb4: str | None = None) -> str | None:
+        """The mark as text; None if the packet is refused. From an lwB4, or the Internet."""
+        if lwb4 is None:
+            frame = bytes(Ether(src=ROUTER4, dst=NIC4, type=0x0800)) + packet
+        else:
+            outer = IPv6(src=lwb4, dst=str(AFTR), nh=4, hlim=0, plen=len(packet))
+            frame = bytes(Ether(src=ROUTER6, dst=NIC6) / outer / Raw(packet))
+        verdict, made = self.program.run(frame)
+        if verdict == XDP_DROP:
+            return None
+        return (made[6:12] if lwb4 is None else made[64:70]).hex()
+
+
+@pytest.fixture
+def marker(ends: Ends) -> Iterator[Marker]:
+    found = Marker()
+    yield found
+    found.program.close()
+
+
+def piece(number: int, offset: int, size: int = 8, *, more: bool = True, proto: int = 17) -> bytes:
+    """A fragment that is not the first, of packet ``number``."""
+    flags = "MF" if more else 0
+    return inner(Raw(bytes(size)), id=number, frag=offset // 8, flags=flags, proto=proto)
+
+
+# Ports 0x0430 and 0x0035, wherever a packet comes from: source's side first.
+FIRST_UDP = inner(UDP(sport=0x0430, dport=0x0035) / bytes(8), id=7, flags="MF")
+
+
+@pytest.mark.parametrize("lwb4", [None, LWB4])
+def test_later_fragments_have_the_ports_of_the_first(marker: Marker, lwb4: str | None) -> None:
+    assert marker(FIRST_UDP, lwb4) == "000000000000"  # Open vSwitch sees them itself
+    assert marker(piece(7, 16), lwb4) == "000000350430"
+    assert marker(piece(7, 24, 3, more=False), lwb4) == "000000350430"
+    # of another packet, protocol or softwire
+    assert marker(piece(8, 16), lwb4) == "008000000000"
+    assert marker(piece(7, 16, proto=6), lwb4) == "008000000000"
+    assert marker(piece(7, 16), "2001:db8:b4::2") == "008000000000"
+
+
+def test_fragments_of_an_echo_have_its_identifier(marker: Marker) -> None:
+    echo = inner(ICMP(type=8, id=0x0437) / bytes(8), id=9, flags="MF")
+    assert marker(echo) == "004000000437"
+    assert marker(piece(9, 16, proto=1)) == "000004370437"
+
+
+@pytest.mark.parametrize(
+    ("first", "proto", "mark"),
+    [(FIRST_UDP, 17, "008000000000"),
+     (inner(ICMP(type=8, id=0x0437) / bytes(8), id=7, flags="MF"), 1, "00c000000437")],
+)  # fmt: skip
+def test_the_first_says_if_others_were_earlier(
+    marker: Marker, first: bytes, proto: int, mark: str
+) -> None:
+    assert marker(piece(7, 16, proto=proto)) == "008000000000"
+    assert marker(first) == mark
+    assert marker(first) == f"00{int(mark[2:4], 16) & 0x7F:02x}{mark[4:]}"  # once
+
+
+def test_fragments_of_a_protocol_without_ports_say_so(marker: Marker) -> None:
+    assert marker(inner(Raw(bytes(16)), id=7, flags="MF", proto=47)) == "000000000000"
+    assert marker(piece(7, 16, proto=47)) == "00c000000000"
+
+
+@pytest.mark.parametrize(
+    "packet", [piece(7, 65528), piece(7, 16, 9), piece(7, 16, 0, more=False), piece(7, 0, 0)]
+)
+def test_fragments_that_cannot_be_are_refused(marker: Marker, packet: bytes) -> None:
+    assert marker(packet) is None
+    assert counters()["refused_fragment"] == 1
+
+
+def test_a_packet_ends_somewhere(marker: Marker) -> None:
+    """However its fragments overlap: 16 bytes of the first, and 45 times 1448 make 65176."""
+    assert marker(FIRST_UDP) is not None
+    for _ in range(45):
+        assert marker(piece(7, 16, 1448)) == "000000350430"
+    assert marker(piece(7, 16, 1448)) is None
+    assert counters()["refused_fragment"] == 1
 
 
 def from_ovs(br: IPv6Address, packet: bytes, tag: int | None = None) -> bytes:

@@ -166,7 +166,7 @@ class Rig:
         elif self._sent != self._counted:
             for _ in range(2):  # the round that is under way may have passed a flow already
                 self.ovs("ovs-appctl", "revalidator/wait")
-        self._counted = self._sent
+        self._counted, self._last = self._sent, None
         status, body = self.controller.rest("GET", "/v1/counters/lwaftr1")
         assert status == 200
         return Counter({name: value["packets"] for name, value in body["counters"].items()})

@@ -1,0 +1,103 @@
+"""IPv6 packets as bytes, as far as a softwire's end has to read them (RFC 8200)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+
+HEADER = 40
+IPIP, ROUTING, FRAGMENT, OPTIONS, HOP_BY_HOP, ICMPV6 = 4, 43, 44, 60, 0, 58
+_ENCAPSULATION_LIMIT = 4
+_MOST_HEADERS = 8
+
+
+class Malformed(ValueError):
+    """A packet that goes no further; the text is the counter's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    source: IPv6Address
+    destination: IPv6Address
+    traffic_class: int
+    label: int
+    hop_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """What a fragment header says; ``offset`` in bytes."""
+
+    identification: int
+    offset: int
+    more: bool
+    next_header: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What is behind the extension headers: ``payload`` of type ``next_header``, or a fragment of
+    it. ``limited`` is whether there was a tunnel encapsulation limit."""
+
+    next_header: int
+    payload: bytes
+    fragment: Fragment | None
+    limited: bool
+
+
+def read(packet: bytes) -> tuple[Header, int, bytes]:
+    """(header, next header, what follows the header). Raises Malformed."""
+    if len(packet) < HEADER or packet[0] >> 4 != 6:
+        raise Malformed("malformed")
+    first, length, next_header, hop_limit = struct.unpack_from("!IHBB", packet)
+    if HEADER + length > len(packet):
+        raise Malformed("malformed")
+    source, destination = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
+    header = Header(source, destination, first >> 20 & 0xFF, first & 0xFFFFF, hop_limit)
+    return header, next_header, packet[HEADER : HEADER + length]
+
+
+def behind_extensions(next_header: int, data: bytes, *, first: bool = True) -> Opened:
+    """Pass over extension headers up to a fragment, IPv4, or something else. ``first`` is whether
+    ``data`` follows the IPv6 header itself. Raises Malformed."""
+    limited = False
+    for position in range(_MOST_HEADERS):
+        if next_header == FRAGMENT:
+            if len(data) < 8:
+                raise Malformed("malformed")
+            following, _, field, identification = struct.unpack_from("!BBHI", data)
+            next_header, data = following, data[8:]
+            if field & 0xFFF9:
+                part = Fragment(identification, field & 0xFFF8, bool(field & 1), following)
+                return Opened(next_header, data, part, limited)
+            continue  # a fragment that is all of its packet (RFC 6946)
+        if next_header not in (HOP_BY_HOP, ROUTING, OPTIONS):
+            return Opened(next_header, data, None, limited)
+        if len(data) < 8 or len(data) < (length := (data[1] + 1) * 8):
+            raise Malformed("malformed")
+        if next_header == ROUTING:
+            if data[3]:  # segments left: it goes elsewhere (RFC 8200 section 4.4)
+                raise Malformed("options")
+        else:
+            if next_header == HOP_BY_HOP and not (first and position == 0):
+                raise Malformed("options")
+            limited |= _check_options(data[2:length])
+        next_header, data = data[0], data[length:]
+    raise Malformed("options")
+
+
+def _check_options(options: bytes) -> bool:
+    """Whether an encapsulation limit is among them. Raises Malformed if one of the options is not
+    to be skipped by those who do not know it (RFC 8200 section 4.2)."""
+    limited = False
+    while options:
+        kind = options[0]
+        if kind == 0:  # Pad1
+            options = options[1:]
+            continue
+        if kind >> 6 or len(options) < 2 or len(options) < 2 + options[1]:
+            raise Malformed("options")
+        limited |= kind == _ENCAPSULATION_LIMIT
+        options = options[2 + options[1] :]
+    return limited
