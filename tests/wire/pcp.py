@@ -49,7 +49,7 @@ class Answers:
     the epoch set to 0, since that is the one thing nobody can foretell."""
 
     def __init__(self, rig: Rig) -> None:
-        self._rig = rig
+        self.rig = rig
         self._started = time.time()
 
     def send(
@@ -62,7 +62,7 @@ class Answers:
         **udp: int,
     ) -> None:
         inner = IP(src=source, dst=SERVER) / UDP(sport=sport, dport=5351, **udp) / payload
-        self._rig.wire6.send(frame_of(softwire(inner, lwb4, aftr), 6))
+        self.rig.wire6.send(frame_of(softwire(inner, lwb4, aftr), 6))
 
     def receive(
         self,
@@ -73,7 +73,7 @@ class Answers:
         timeout: float = 5.0,
     ) -> bytes | None:
         """The next frame is an answer, to this one: its payload; None if there is none."""
-        for frame in frames(self._rig.wire6, 1, timeout):
+        for frame in frames(self.rig.wire6, 1, timeout):
             return self.check(frame, lwb4, source, sport, aftr)
         return None
 
