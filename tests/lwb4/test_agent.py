@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -10,14 +11,16 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 from ryu_lw4o6.core import pcp
 from ryu_lw4o6.core.portset import PortParams
 from tests.lwb4.far import SERVER, Far
+from tests.support.controller import BIN
 from tests.support.lab_lwb4 import AFTR, HOST, Lwb4, lwb4
 from tests.support.netns import inside
-from tests.support.ovs import wait_for
+from tests.support.ovs import run, wait_for
 from topo.lwb4.kernel import Kernel
 from topo.lwb4.lease import Lease
 from topo.lwb4.softwire import Softwire
@@ -250,6 +253,32 @@ def test_an_announcement_of_a_new_epoch_maps_again(rig: Lwb4, far: Far) -> None:
         "it is bound again", lambda: len(rig.events("bound")) + len(rig.events("renewed")) == 2
     )
     assert rig.counters["pcp_server_lost_state"] == 1
+
+
+def test_without_a_server_dhcp_asks_on_the_link(rig: Lwb4) -> None:
+    """INFORMATION-REQUEST to All_DHCP_Relay_Agents_and_Servers (RFC 8415 section 7.1)."""
+    rig.start("dhcp")
+    deadline = time.monotonic() + 5
+    while (frame := rig.wan.receive(1)) is not None and time.monotonic() < deadline:
+        packet = Ether(frame).payload
+        if UDP in packet and packet[UDP].dport == 547:
+            assert (packet.src, packet.dst) == (rig.lwb4, "ff02::1:2")
+            assert bytes(packet[UDP].payload)[0] == 11
+            assert rig.status()["state"] == "asking for servers"
+            return
+    raise AssertionError("nobody was asked")
+
+
+def test_one_agent_for_a_directory(rig: Lwb4) -> None:
+    rig.start("pcp")
+    command = [str(BIN / "lw4o6-lwb4"), "run", str(rig.directory), "--provisioning", "pcp",
+               "--lwb4", rig.lwb4, "--aftr", AFTR, "--translator", rig.nat]  # fmt: skip
+    done = run("nsenter", f"--net=/run/netns/{rig.tun}", *command, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"lw4o6-lwb4: one runs in {rig.directory} already\n"
+    done = run(*command, "--ports", "0", check=False)
+    assert done.returncode == 2
+    assert "--ports: 0 is not between 1 and 65535" in done.stderr
 
 
 def test_a_second_command_is_answered(rig: Lwb4, far: Far) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import logging
 import random
 import selectors
 import sys
 import time
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -61,16 +63,26 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="where softwire leads to the tunnel and lan to the hosts")  # fmt: skip
     add("--tunnel", type=Tunnel, choices=list(Tunnel), default=Tunnel.SRV6,
         help="what to encapsulate with (default: %(default)s)")  # fmt: skip
-    add("--ports", type=int, default=pcp.Config().ports,
+    add("--ports", type=_number(1, 0xFFFF), default=pcp.Config().ports,
         help="PCP: how many to ask for (default: %(default)s)")  # fmt: skip
-    add("--lifetime", type=int, default=pcp.Config().lifetime,
+    add("--lifetime", type=_number(1, 0xFFFFFFFF), default=pcp.Config().lifetime,
         help="PCP: seconds to ask for (default: %(default)s)")  # fmt: skip
     add("--dhcpv6", type=IPv6Address, default=dhcpv6.ALL_RELAYS_AND_SERVERS,
         help="DHCP: who says where the DHCP 4o6 servers are (default: %(default)s)")  # fmt: skip
-    add("--hold-down", type=float, default=HOLD_DOWN,
+    add("--hold-down", type=_number(0, 3600, float), default=HOLD_DOWN,
         help="seconds between two restarts at least (default: %(default)s)")  # fmt: skip
     add("--forward", type=_forward, metavar="HOST:PORT",
         help="a host's TCP port that is reached on the last port of the port set")  # fmt: skip
+
+
+def _number(low: int, high: int, kind: type[int] | type[float] = int) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
+        return value
+
+    return number
 
 
 def _forward(text: str) -> Forward:
@@ -81,6 +93,16 @@ def _forward(text: str) -> Forward:
 def _run(args: argparse.Namespace) -> int:
     _log_to_stdout()
     args.directory.mkdir(parents=True, exist_ok=True)
+    with (args.directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"lw4o6-lwb4: one runs in {args.directory} already", file=sys.stderr)
+            return 1
+        return _run_agent(args)
+
+
+def _run_agent(args: argparse.Namespace) -> int:
     softwire = Softwire(args.lwb4, args.aftr, args.tunnel)
     kernel = Kernel(softwire, translator=args.translator, forward=args.forward)
     try:

@@ -63,6 +63,8 @@ class Sockets:
         """A DHCPv6 client's socket."""
         client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         client.bind((self._lwb4, dhcpv6.CLIENT_PORT))
+        link = socket.if_nametoindex("wan")
+        client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, link)
         self._hear(client, lambda data, source: deliver(data))
         self._send = lambda send: client.sendto(
             send.payload, (str(send.server), dhcpv6.SERVER_PORT)
