@@ -81,7 +81,8 @@ def test_contents(wheel: Path) -> None:
 def test_commands(venv: Path, tmp_path: Path) -> None:
     done = elsewhere(venv / "lw4o6", "--version", cwd=tmp_path)
     assert done.stdout == f"lw4o6 {ryu_lw4o6.__version__}\n"
-    assert "usage: lw4o6-lab" in elsewhere(venv / "lw4o6-lab", "--help", cwd=tmp_path).stdout
+    for command in ("lw4o6-lab", "lw4o6-lwb4"):
+        assert f"usage: {command}" in elsewhere(venv / command, "--help", cwd=tmp_path).stdout
 
 
 def test_ryu_manager_has_our_option(venv: Path, tmp_path: Path) -> None:

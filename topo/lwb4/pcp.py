@@ -161,20 +161,24 @@ def _received(client: Client, payload: bytes, now: float, random: Random) -> Res
         response = pcp.parse_response(payload)
     except ValueError as error:
         return client, (Note("pcp_ignored", {"reason": str(error)}),)
-    plausible = client.epoch is None or pcp.epoch_is_plausible(
-        client.epoch[0], response.epoch, now - client.epoch[1]
-    )
+    previous, client = client.epoch, replace(client, epoch=(response.epoch, now))
     if response.opcode == pcp.Opcode.ANNOUNCE:
-        client = replace(client, epoch=(response.epoch, now))
-        if plausible or client.phase is not Phase.BOUND:
+        if client.phase is not Phase.BOUND or _plausible(previous, response.epoch, now):
             return client, ()
         return _restarted(client, response.epoch, now, random)
     if response.opcode != pcp.Opcode.MAP or not _answers(client, response):
-        return client, (Note("pcp_ignored", {"reason": "answers no request"}),)
-    client = replace(client, epoch=(response.epoch, now))
+        return replace(client, epoch=previous), (
+            Note("pcp_ignored", {"reason": "answers no request"}),
+        )
+    # Whatever its epoch says of other mappings, an answer tells the truth about the only one.
     if response.result is not pcp.Result.SUCCESS:
-        return _refused(client, response, plausible, now, random)
+        return _refused(client, response, now)
     return _granted(client, response, now, random)
+
+
+def _plausible(previous: tuple[int, float] | None, epoch: int, now: float) -> bool:
+    """Whether the server can have kept its mappings since it was heard last (section 8.5)."""
+    return previous is None or pcp.epoch_is_plausible(previous[0], epoch, now - previous[1])
 
 
 def _restarted(client: Client, epoch: int, now: float, random: Random) -> Result:
@@ -191,9 +195,7 @@ def _answers(client: Client, response: pcp.Response) -> bool:
     return (mapping.nonce, mapping.protocol, mapping.internal_port) == (client.nonce, 0, 0)
 
 
-def _refused(
-    client: Client, response: pcp.Response, plausible: bool, now: float, random: Random
-) -> Result:
+def _refused(client: Client, response: pcp.Response, now: float) -> Result:
     """An error holds for its lifetime; a mapping that is there stays until it expires."""
     seconds = max(MIN_INTERVAL, min(response.lifetime, MAX_LIFETIME))
     note = Note("pcp_refused", {"result": response.result.name, "seconds": seconds})
