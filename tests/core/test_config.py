@@ -154,6 +154,15 @@ def test_every_option_arrives(path: Path) -> None:
     assert instance.prefixes == (SHARED, WHOLE)
 
 
+def test_what_dhcp_leases_is_not_for_pcp(path: Path) -> None:
+    text = GOOD.replace("psid_offset: 6", "psid_offset: 0\n    leased_as: 10.64.0.0/22")
+    text = text.replace("psid: 3", "psid: 5") + "    dhcp: {server: 2001:db8:9::67}\n"
+    (problem,) = problems(path, text + "    pcp: {}\n")
+    assert problem.startswith("26 instances[0].pcp: 192.0.2.0/28 is leased by DHCP, too")
+    path.write_text(text + "    pcp: {pool: [203.0.113.0/29]}\n")
+    assert load(path).instances[0].pcp is not None
+
+
 def test_dhcp_arrives(path: Path) -> None:
     text = GOOD.replace("psid_length: 6", "psid_length: 6\n    leased_as: 10.64.0.0/22")
     path.write_text(text + "    dhcp: {server: 2001:db8:9::67}\n")

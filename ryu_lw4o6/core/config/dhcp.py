@@ -10,7 +10,7 @@ from ryu_lw4o6.core.binding import Prefix
 from ryu_lw4o6.core.config import values
 from ryu_lw4o6.core.config.document import Entry, value_of
 from ryu_lw4o6.core.leases import leased_as, leased_length
-from ryu_lw4o6.core.settings import DhcpRelay, Ipv6Side
+from ryu_lw4o6.core.settings import DhcpRelay, Ipv6Side, Pcp
 
 
 def check_leased_as(prefix: Prefix, entry: Entry) -> bool:
@@ -76,3 +76,15 @@ def read_dhcp(
     if server is None or address is None or length is None:
         return None
     return DhcpRelay(server, address, length)
+
+
+def report_given_twice(entry: Entry | None, dhcp: DhcpRelay | None, pcp: Pcp | None) -> None:
+    """What DHCP leases, PCP must not give out; ``entry`` is that of PCP."""
+    if entry is None or dhcp is None or pcp is None:
+        return
+    leased = dict.fromkeys(r.prefix for r in pcp.pool if r.prefix.leased_as is not None)
+    for prefix in leased:
+        entry.problem(
+            f"{prefix.network} is leased by DHCP, too (leased_as)",
+            "Name a pool that leaves it out, or lease it by one of the two",
+        )

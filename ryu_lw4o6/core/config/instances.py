@@ -9,7 +9,12 @@ from typing import Any
 
 from ryu_lw4o6.core.binding import Prefix
 from ryu_lw4o6.core.config import values
-from ryu_lw4o6.core.config.dhcp import check_leased_as, read_dhcp, report_leased_twice
+from ryu_lw4o6.core.config.dhcp import (
+    check_leased_as,
+    read_dhcp,
+    report_given_twice,
+    report_leased_twice,
+)
 from ryu_lw4o6.core.config.document import Entry, value_of
 from ryu_lw4o6.core.config.pcp import read_pcp
 from ryu_lw4o6.core.config.problems import Bad
@@ -150,6 +155,9 @@ def _read_instance(
         found.get("ipv4"), ports, ipv6.port if ipv6 is not None else None, prefixes.prefixes
     )
     served = _read_served(found.get("prefixes"), prefixes)
+    pcp = read_pcp(found.get("pcp"), served, complete=prefixes.complete)
+    dhcp = read_dhcp(found.get("dhcp"), ipv6, aftr)
+    report_given_twice(found.get("pcp"), dhcp, pcp)
     return {
         "name": value_of(found, "name", values.name),
         "datapath_id": value_of(found, "datapath_id", values.datapath_id),
@@ -167,8 +175,8 @@ def _read_instance(
         ),
         "icmp": _read_icmp(found.get("icmp")),
         "announce": _read_announce(found.get("announce"), ipv4),
-        "pcp": read_pcp(found.get("pcp"), served, complete=prefixes.complete),
-        "dhcp": read_dhcp(found.get("dhcp"), ipv6, aftr),
+        "pcp": pcp,
+        "dhcp": dhcp,
     }
 
 
