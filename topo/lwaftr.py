@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from topo.nodes import PATIENCE, LabError, Nodes, kill, running, wait_for
+from topo.nodes import PATIENCE, LabError, Nodes, kill, wait_for
 
 REST_PORT = 8080
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
@@ -73,7 +73,7 @@ class Lwaftr:
     def pid(self, process: str) -> int | None:
         """The process id of one of ``PROCESSES`` or of ExaBGP, None if it is not there."""
         name = f"exabgp-{self.name}" if process == "exabgp" else process
-        return running(self._pid_file(name))
+        return self._nodes.running(self.name, self._pid_file(name))
 
     def kill(self, *processes: str) -> None:
         """``kill -9`` these processes, and wait until they are gone."""

@@ -84,6 +84,17 @@ class Nodes:
                 cwd="/",
             )  # fmt: skip
 
+    def running(self, node: str, pid_file: Path) -> int | None:
+        """The process of a node whose id is in a file, None if there is none: the id of one that
+        has died may be another's by now."""
+        try:
+            pid = int(pid_file.read_text())
+            place = os.stat(f"/proc/{pid}/ns/net").st_ino
+            home = os.stat(f"/run/netns/{self.namespace(node)}").st_ino
+        except (OSError, ValueError):
+            return None
+        return pid if place == home and alive(pid) else None
+
     @contextlib.contextmanager
     def inside(self, node: str) -> Iterator[None]:
         """Let this thread live in a node: sockets made meanwhile stay there."""
@@ -126,15 +137,6 @@ def ip(*command: str) -> None:
     done = subprocess.run(["ip", *command], capture_output=True, text=True)
     if done.returncode:
         raise LabError(f"ip {' '.join(command)}: {done.stderr.strip()}")
-
-
-def running(pid_file: Path) -> int | None:
-    """The process id in a file, None if there is no such process."""
-    try:
-        pid = int(pid_file.read_text())
-    except (OSError, ValueError):
-        return None
-    return pid if alive(pid) else None
 
 
 def alive(pid: int) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -57,11 +59,20 @@ def test_traffic_goes_on_through_the_backup_and_returns(built: FailoverBuilder, 
 
 def test_the_backup_may_fail_as_well(built: FailoverBuilder) -> None:
     ping = Ping(built, "host1")
-    lab("fail", "backup", "--how", "kill")
+    assert lab("fail", "backup", "--how", "switch").returncode == 0
+    assert lab("fail", "backup", "--how", "kill").returncode == 0  # what is left of it
     assert built.anycast_ways == ["lwaftr1"]
     assert lab("recover", "backup").returncode == 0
     assert lab("recover", "backup").returncode == 0  # safe to repeat
     assert ping.lost() == 0
+
+
+def test_a_process_that_has_got_the_number_of_a_dead_one_is_left_alone(
+    built: FailoverBuilder, tmp_path: Path
+) -> None:
+    (tmp_path / "pid").write_text(str(os.getpid()))
+    assert built.running("lwaftr1", tmp_path / "pid") is None
+    assert built.lwaftr.pid("ryu-manager")
 
 
 def test_what_was_provisioned_while_the_primary_was_away_is_known_when_it_returns(

@@ -38,7 +38,7 @@ def fail(lab: FailoverBuilder, role: Role, how: How) -> None:
     lwaftr = lab.lwaftrs[site.name]
     match how:
         case How.KILL:
-            lwaftr.kill(*PROCESSES, "exabgp")
+            lwaftr.kill(*filter(lwaftr.pid, (*PROCESSES, "exabgp")))
         case How.SWITCH:
             lwaftr.kill("ovs-vswitchd")
         case How.CONTROLLER:
