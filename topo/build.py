@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from topo.kea import Kea
@@ -19,6 +21,15 @@ from topo.provisioning import Provisioning
 RUN = Path("/run/lw4o6-lab")
 OPTIONS = "lab.json"
 """Says, in a lab's directory, which lab it is."""
+
+_SETTINGS = (
+    "ipv6/conf/all/accept_dad=0",
+    "ipv6/conf/default/accept_dad=0",
+    "ipv6/conf/all/forwarding=1",
+    "ipv4/ip_forward=1",
+    "ipv4/conf/all/rp_filter=0",
+    "ipv4/conf/default/rp_filter=0",
+)
 
 Progress = Callable[[str], None]
 
@@ -74,9 +85,9 @@ class Builder(Nodes):
         if self.kea is not None:
             progress("DHCP server: Kea")
             self.kea.start()
-        for name, lwaftr in self.lwaftrs.items():
-            progress(f"{name}: Open vSwitch, the softwire shim, ryu-manager")
-            self._start_lwaftr(lwaftr)
+        progress(f"{', '.join(self.lwaftrs)}: Open vSwitch, the softwire shim, ryu-manager")
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._start_lwaftr, self.lwaftrs.values()))
         for name, lwaftr in self.lwaftrs.items():
             wait_for(f"{name} is ready", lwaftr.ready)
 
@@ -111,20 +122,15 @@ class Builder(Nodes):
     def _build_network(self) -> None:
         lab = self.lab
         self.make(lab.nodes)
-        for node in lab.nodes:
-            self.run(node, "ip", "link", "set", "lo", "up")
-            # Settings of a namespace: no duplicate address detection, forwarding, loose routing.
-            settings = (
-                "ipv6/conf/all/accept_dad=0", "ipv6/conf/default/accept_dad=0",
-                "ipv6/conf/all/forwarding=1", "ipv4/ip_forward=1",
-                "ipv4/conf/all/rp_filter=0", "ipv4/conf/default/rp_filter=0",
-                *lab.settings(node),
-            )  # fmt: skip
-            script = "".join(
-                f"echo {value} > /proc/sys/net/{name}\n"
-                for name, _, value in (setting.partition("=") for setting in settings)
-            )
-            self.run(node, "sh", "-e", text=script)
+        # Settings of a namespace: no duplicate address detection, forwarding, loose routing.
+        scripts = {
+            node: ["ip link set lo up"]
+            + [
+                f"echo {value} > /proc/sys/net/{name}"
+                for name, _, value in (s.partition("=") for s in (*_SETTINGS, *lab.settings(node)))
+            ]
+            for node in lab.nodes
+        }
         for link in lab.links:
             ip(
                 "link", "add", link.left_name, "mtu", str(link.mtu),
@@ -133,11 +139,15 @@ class Builder(Nodes):
                 "netns", self.namespace(link.right),
             )  # fmt: skip
             for node, name in ((link.left, link.left_name), (link.right, link.right_name)):
-                self.run(node, "ip", "link", "set", name, "up")
                 # Open vSwitch reads frames as they are on a wire: whole, with their checksums.
-                self.run(node, "ethtool", "-K", name, "tx", "off", "gso", "off", "tso", "off")
+                scripts[node] += [
+                    f"ip link set {name} up",
+                    f"ethtool -K {name} tx off gso off tso off >/dev/null",
+                ]
         for node, command in lab.addresses():
-            self.run(node, "ip", *command)
+            scripts[node].append(shlex.join(["ip", *command]))
+        for node, lines in scripts.items():
+            self.run(node, "sh", "-ex", text="\n".join(lines))
         for sub in () if lab.provisioned else lab.subscribers:
             self.run(sub.nat, "nft", "-f", "-", text=lab.napt(sub))
             self.run(sub.tun, "nft", "-f", "-", text=lab.softwire_rules(sub))

@@ -21,6 +21,8 @@ BIN = Path(sys.executable).parent
 PATIENCE = float(os.environ.get("LW4O6_LAB_PATIENCE", "1"))
 """How many times longer than usual to wait, for a machine that is emulated."""
 
+_SHOWN = 3
+"""Lines of what a command that failed said last."""
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -71,7 +73,8 @@ class Nodes:
             env=self.environment(node), cwd="/", timeout=timeout * PATIENCE,
         )  # fmt: skip
         if check and done.returncode:
-            message = (done.stderr or done.stdout).strip() or f"status {done.returncode}"
+            lines = (done.stderr or done.stdout).strip().splitlines()[-_SHOWN:]
+            message = "; ".join(lines) or f"status {done.returncode}"
             raise LabError(f"{node}: {' '.join(command)}: {message}")
         return done
 

@@ -16,7 +16,7 @@ from topo.failover.build import FailoverBuilder
 from topo.failover.faults import How, Role
 from topo.nodes import wait_for
 
-BEFORE, AWAY, AFTER = 1.5, 4.0, 2.5
+BEFORE, AWAY, AFTER = 1.0, 3.5, 2.0
 """Seconds of traffic before the primary is killed, while it is away, and after its return."""
 _SETTLED = 1.0
 """Seconds after the kill at which the Internet tries to reach subscribers anew..."""

@@ -109,7 +109,7 @@ _EXPECTED: dict[str, tuple[str, Callable[[Measured], bool]]] = {
         lambda measured: not table.restored(measured),
     ),
     runs.PCP_OWN_POOLS.title: (
-        "ICMPv6 trigger, PCP, each its own pool: service under another address",
+        "ICMPv6 trigger, PCP, own pools: on under another address",
         _goes_on_elsewhere,
     ),
     runs.PCP_ONE_POOL.title: (
