@@ -100,8 +100,7 @@ class Builder(Nodes):
         lwaftr.directory.mkdir(exist_ok=True)
         (site,) = (site for site in self.lab.sites if site.name == lwaftr.name)
         lwaftr.config.write_text(self.lab.config(site, str(self.directory)))
-        lwaftr.start_switch()
-        lwaftr.start_controller()
+        lwaftr.start()
 
     def down(self, *, keep_logs: bool = False) -> None:
         """Take down whatever there is of the lab."""

@@ -25,6 +25,14 @@ class Lwaftr:
 
     # --- its processes ---
 
+    def start(self) -> None:
+        """Start what does not run, the controller first: a new Open vSwitch that finds none tries
+        less and less often."""
+        if not self.pid("ryu-manager"):
+            self.start_controller()
+        wait_for(f"{self.name}: the controller answers", lambda: self.ask("/v1/switches"))
+        self.start_switch()
+
     def start_switch(self) -> None:
         """Open vSwitch, as far as it does not run yet, with the bridge as configured."""
         if not self.pid("ovsdb-server"):

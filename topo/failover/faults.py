@@ -54,9 +54,7 @@ def recover(lab: FailoverBuilder, role: Role) -> None:
     site = role.site(lab)
     lwaftr = lab.lwaftrs[site.name]
     _cables(lab, site, "up")
-    lwaftr.start_switch()
-    if not lwaftr.pid("ryu-manager"):
-        lwaftr.start_controller()
+    lwaftr.start()
     wait_for(f"{site.name} is ready", lwaftr.ready, 30)
     _drain(lwaftr, "DELETE")
     wait_for(f"routers use {site.name}", lambda: _used(lab, site), 30)
