@@ -45,6 +45,7 @@ class Drop(enum.StrEnum):
     MALFORMED = "malformed"
     HOP_LIMIT = "hop_limit"  # it has passed too many relays
     WRONG_KIND = "wrong_kind"  # no client, or no server, says such a thing
+    UNTRUSTED_RELAY = "untrusted_relay"  # it claims to pass on what another client has sent
     RELAYED_DHCPV4 = "relayed_dhcpv4"  # giaddr is set: it has been through a DHCPv4 relay
     SOFTWIRE_ADDRESS = "softwire_address"  # of the lwB4: unknown, or not believed
     NO_LEASE = "no_lease"  # released or declined without saying which port set

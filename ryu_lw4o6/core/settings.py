@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import zlib
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network
 
 from ryu_lw4o6.core.binding import Binding, Prefix, PrefixIndex
 from ryu_lw4o6.core.pool import AddressRange
@@ -164,12 +164,14 @@ class DhcpRelay:
 
     ``address`` is the instance's own unicast address that the server answers to. An lwB4 may name
     another address than it sends from as its softwire's (RFC 8539) if the first
-    ``softwire_prefix_length`` bits of both are the same.
+    ``softwire_prefix_length`` bits of both are the same. ``access_relays`` are believed when they
+    say whose message they pass on.
     """
 
     server: IPv6Address
     address: IPv6Address
     softwire_prefix_length: int = 64
+    access_relays: tuple[IPv6Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,8 @@ class DhcpRelay:
     ) -> None:
         if message.kind in dhcpv6.FROM_SERVERS:
             raise Dropped(Drop.WRONG_KIND)
+        if path and not any(origin.address in known for known in self.settings.access_relays):
+            raise Dropped(Drop.UNTRUSTED_RELAY)
         hop_count = path[0].hop_count + 1 if path else 0
         if hop_count > dhcpv6.HOP_COUNT_LIMIT:
             raise Dropped(Drop.HOP_LIMIT)

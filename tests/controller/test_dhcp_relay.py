@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from ipaddress import IPv6Address
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address, IPv6Network
 
 import pytest
 
@@ -15,7 +15,7 @@ from ryu_lw4o6.core.dhcpv6 import Kind, Relayed
 from ryu_lw4o6.provisioning import dhcp_relay
 from ryu_lw4o6.provisioning.dhcp_relay import DhcpRelay
 from ryu_lw4o6.provisioning.dhcp_sockets import Ear, Origin
-from tests.fuzz.dhcp_relay import INSTANCE, alter
+from tests.fuzz.dhcp_relay import INSTANCE, SETTINGS, alter
 from tests.rules.samples import ANYCAST, SECOND_BR
 
 OWN, SERVER = IPv6Address("2001:db8:1::1"), IPv6Address("2001:db8:9::67")
@@ -46,7 +46,8 @@ class Wire(Ear):
 
 class Bench:
     def __init__(self) -> None:
-        self.relay = DhcpRelay(INSTANCE, alter, lambda: None)
+        settings = replace(SETTINGS, access_relays=(IPv6Network("2001:db8:a::/64"),))
+        self.relay = DhcpRelay(replace(INSTANCE, dhcp=settings), alter, lambda: None)
         self.sent: list[Sent] = []
         self.ears = {address: Wire(address, self.sent) for address in self.relay._ears}
         self.group = Wire(dhcpv6.ALL_RELAYS_AND_SERVERS, self.sent)
@@ -124,6 +125,12 @@ def test_a_relay_in_front(bench: Bench) -> None:
     relays, message = dhcpv6.unwrap(sent.data)
     assert [(r.kind, r.peer) for r in relays] == [(13, LINK_LOCAL)]
     assert message.pack() == REPLY
+
+
+def test_a_relay_that_nobody_knows(bench: Bench) -> None:
+    forged = Relayed(12, 0, OWN, LWB4, ((9, SOLICIT),)).pack()
+    assert bench.hear(forged, LWB4 + 1) is None
+    assert bench.relay.dropped == {Drop.UNTRUSTED_RELAY: 1}
 
 
 def test_message_types_of_the_future_are_relayed(bench: Bench) -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +179,12 @@ def test_dhcp_arrives(path: Path) -> None:
     assert settings.instances[0].dhcp == DhcpRelay(server, own, 64)
     path.write_text(
         GOOD + "    dhcp: {server: 2001:db8:9::67, address: 2001:db8:9::1, "
-        "softwire_prefix_length: 56}\n"
+        "softwire_prefix_length: 56, access_relays: [2001:db8:ac::/64, 2001:db8::1]}\n"
     )
-    assert load(path).instances[0].dhcp == DhcpRelay(server, IPv6Address("2001:db8:9::1"), 56)
+    assert load(path).instances[0].dhcp == DhcpRelay(
+        server, IPv6Address("2001:db8:9::1"), 56,
+        (IPv6Network("2001:db8:ac::/64"), IPv6Network("2001:db8::1/128")),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -298,6 +308,12 @@ WRONG = [
     ("next_hop: 198.51.100.254", "next_hop: 198.51.100.254\n    dhcp: {server: 2001:db8:9::67, "
      "softwire_prefix_length: 129}",
      "24 instances[0].dhcp.softwire_prefix_length: 129 is out of range. Use 0 to 128"),
+    ("next_hop: 198.51.100.254", "next_hop: 198.51.100.254\n    dhcp: {server: 2001:db8:9::67, "
+     "access_relays: [2001:db8:ac::1/64]}",
+     "24 instances[0].dhcp.access_relays[0]: 2001:db8:ac::1/64 has host bits set. Did you mean"),
+    ("next_hop: 198.51.100.254", "next_hop: 198.51.100.254\n    dhcp: {server: 2001:db8:9::67, "
+     "access_relays: [10.0.0.0/8]}",
+     "24 instances[0].dhcp.access_relays[0]: 10.0.0.0/8 is IPv4, not an IPv6 prefix"),
     ("prefixes:", "store: mysql://db/x\nprefixes:", "1 store: 'mysql://db/x' is not the URL of a "),
     ("prefixes:", "store: sqlite:///here\nprefixes:", "1 store: 'sqlite:///here' is not the URL"),
     ("prefixes:", "rest: {token_file: absent}\nprefixes:", "1 rest.token_file: "),

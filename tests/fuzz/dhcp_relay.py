@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 from ryu_lw4o6.core import dhcpv6
 from ryu_lw4o6.core.binding import BindingTable
@@ -19,7 +19,8 @@ from tests.rules.samples import PREFIXES, instance
 SERVER, LWB4 = IPv6Address("2001:db8:9::67"), IPv6Address("2001:db8:b4::1")
 OWN = IPv6Address("2001:db8:1::1")
 LEASED = (replace(PREFIXES[0], leased_as=IPv4Network("10.64.0.0/18")), *PREFIXES[1:])
-INSTANCE = replace(instance(), prefixes=LEASED, dhcp=Settings(SERVER, OWN))
+SETTINGS = Settings(SERVER, OWN, access_relays=(IPv6Network("2001:db8:b4::/64"),))
+INSTANCE = replace(instance(), prefixes=LEASED, dhcp=SETTINGS)
 TABLE = BindingTable(LEASED)
 
 

@@ -43,7 +43,7 @@ instances:
     ipv6: {{port: eth6, address: "2001:db8:1::1/64", next_hop: "2001:db8:1::fe", mtu: 1500}}
     ipv4: {{port: eth4, address: 198.51.100.1/24, next_hop: 198.51.100.254}}
     prefixes: {prefixes}
-    dhcp: {{server: "2001:db8:9::67"}}
+    dhcp: {{server: "2001:db8:9::67", access_relays: ["2001:db8:ac::/64"]}}
 """
 
 

@@ -53,11 +53,29 @@ HOSTILE = [
 
 @pytest.mark.parametrize(("data", "drop"), HOSTILE, ids=lambda value: str(value)[:16])
 def test_messages_that_go_no_further(rig: DhcpRig, data: bytes, drop: Drop) -> None:
-    client = rig.client("2001:db8:b4:9::1", port=0)
+    client = rig.client("2001:db8:ac::99", port=0)
     before = rig.dropped()
     client.socket.sendto(data, (ANYCAST, 547))
     wait_for("it is counted", lambda: rig.dropped() - before)
     assert rig.dropped() - before == {drop: 1}
+
+
+@pytest.mark.parametrize("kind", [Kind.RELEASE, Kind.DECLINE, Kind.REQUEST])
+def test_nobody_relays_in_the_name_of_another(rig: DhcpRig, kind: Kind) -> None:
+    victim, hostile = rig.client(f"2001:db8:b4:9::1{kind}"), rig.client("2001:db8:b4:9::20", port=0)
+    ack = victim.bind()
+    options = port_params(ack) | {
+        Option.MESSAGE_TYPE: bytes([kind]),
+        Option.REQUESTED_ADDRESS: ack.yiaddr.packed,
+        Option.SERVER_ID: ack.options[Option.SERVER_ID],
+    }
+    forged = query(dhcpv4.Message(1, 9, options))
+    before = rig.dropped()
+    message = Relayed(12, 0, LINK, victim.address, ((9, forged),))
+    hostile.socket.sendto(message.pack(), (ANYCAST, 547))
+    wait_for("it is counted", lambda: rig.dropped() - before)
+    assert rig.dropped() - before == {Drop.UNTRUSTED_RELAY: 1}
+    assert binding_of(rig, victim) is not None
 
 
 def test_answers_that_nobody_waits_for(rig: DhcpRig) -> None:

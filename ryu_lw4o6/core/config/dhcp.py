@@ -66,6 +66,7 @@ def read_dhcp(
     server = value_of(found, "server", values.ipv6_host)
     address = value_of(found, "address", values.ipv6_host, own)
     length = value_of(found, "softwire_prefix_length", values.integer(0, 128), 64)
+    relays = [i.value(values.ipv6_network) for i in _items(found.get("access_relays"))]
     if server is not None and server in (own, address, *aftr):
         found["server"].problem(f"{server} is the lwAFTR itself", "Use the server's address")
     if address is not None and address != own and address in aftr:
@@ -75,7 +76,11 @@ def read_dhcp(
         )
     if server is None or address is None or length is None:
         return None
-    return DhcpRelay(server, address, length)
+    return DhcpRelay(server, address, length, tuple(r for r in relays if r is not None))
+
+
+def _items(entry: Entry | None) -> list[Entry]:
+    return [] if entry is None else entry.items()
 
 
 def report_given_twice(entry: Entry | None, dhcp: DhcpRelay | None, pcp: Pcp | None) -> None:

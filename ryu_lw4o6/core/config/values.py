@@ -10,6 +10,7 @@ from ipaddress import (
     IPv4Network,
     IPv6Address,
     IPv6Interface,
+    IPv6Network,
 )
 from urllib.parse import urlsplit
 
@@ -128,6 +129,18 @@ def ipv4_range(value: str) -> tuple[IPv4Address, IPv4Address]:
     if ends[0] > ends[1]:
         raise Bad(f"{ends[0]} comes after {ends[1]}", f"Write {ends[1]}-{ends[0]}")
     return ends
+
+
+def ipv6_network(value: str) -> IPv6Network:
+    """A prefix, or an address alone."""
+    try:
+        network = IPv6Network(value, strict=False)
+        address = addresses.ipv6(value.partition("/")[0])
+    except ValueError:
+        raise _not_an(value, "IPv6", "prefix", "2001:db8:ac::/64") from None
+    if address != network.network_address:
+        raise Bad(f"{value} has host bits set", f"Did you mean {network}?")
+    return network
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
