@@ -88,8 +88,9 @@ class ExaBgp:
 
     def _supervise(self) -> None:
         while True:
-            # One that an earlier controller started may still be there, and call.
-            if not self._wait_for_call():
+            # One that an earlier controller started may still be there, and call, even if its
+            # number has been lost.
+            if not self._wait_for_call(HELLO_SECONDS if self._old_one() else 3 * pipe.RETRY):
                 self._end_old_one()
                 try:
                     self._start()
@@ -106,8 +107,8 @@ class ExaBgp:
                 self._process.poll()
             LOG.error("%s: ExaBGP has gone; it is started again", self._name)
 
-    def _wait_for_call(self) -> bool:
-        deadline = time.monotonic() + HELLO_SECONDS
+    def _wait_for_call(self, seconds: float = HELLO_SECONDS) -> bool:
+        deadline = time.monotonic() + seconds
         while self._connection is None and time.monotonic() < deadline:
             hub.sleep(0.05)
         return self._connection is not None
@@ -135,14 +136,19 @@ class ExaBgp:
         self._path("pid").write_text(f"{self._process.pid}\n")
         LOG.info("%s: ExaBGP runs as process %d", self._name, self._process.pid)
 
-    def _end_old_one(self) -> None:
-        """One that was started once but does not call is of no use, and must not speak for us."""
+    def _old_one(self) -> int | None:
+        """The process id of an ExaBGP that was once started for this instance and still runs."""
         try:
             pid = int(self._path("pid").read_text())
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (OSError, ValueError):
-            return
-        if str(self._path("conf")).encode() in words:
+            return None
+        return pid if str(self._path("conf")).encode() in words else None
+
+    def _end_old_one(self) -> None:
+        """One that was started once but does not call is of no use, and must not speak for us."""
+        pid = self._old_one()
+        if pid is not None:
             LOG.warning("%s: ending an ExaBGP of an earlier controller", self._name)
             _signal(pid, signal.SIGKILL)
 
