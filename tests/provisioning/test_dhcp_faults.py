@@ -163,6 +163,22 @@ def test_the_controller_is_killed(rig: DhcpRig) -> None:
     assert held(again) == held(ack)
 
 
+def test_the_switch_is_killed(rig: DhcpRig) -> None:
+    """The relay's addresses go with the bridge, and come back with it."""
+    client, late = rig.client("2001:db8:b4:9::8"), rig.client("2001:db8:b4:9::9")
+    ack = client.bind()
+    rig.ovs.kill("ovs-vswitchd")
+    assert client.ask(Kind.REQUEST, port_params(ack), ciaddr=ack.yiaddr, timeout=0.3) is None
+    rig.ovs.start_switch()
+    rig.lw4o6("switch", "up")
+    wait_for("both next hops are known", rig.neighbours_known, 30)
+    again = client.ask(Kind.REQUEST, port_params(ack), ciaddr=ack.yiaddr)
+    assert again is not None
+    assert held(again) == held(ack)
+    assert late.bind().kind == Kind.ACK
+    wait_for("the group is heard again", lambda: "ff02::1:2" in rig.dhcp()["listening"])
+
+
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DhcpRig]:
     """Full addresses, for a few seconds each."""
