@@ -38,14 +38,16 @@ def run(args: argparse.Namespace) -> int:
             if params.shared
             else "full addresses"
         )
-        print(
-            f"  prefix {prefix.network}: {kind}; {by_prefix[str(prefix.network)]} static bindings"
-        )
+        static = f"{by_prefix[str(prefix.network)]} static bindings"
+        leased = f"; leased as {prefix.leased_as}" if prefix.leased_as is not None else ""
+        print(f"  prefix {prefix.network}: {kind}; {static}{leased}")
     for instance in settings.instances:
         print(
             f"  instance {instance.name}: datapath id {instance.datapath_id:016x}, "
             f"{instance.ipv6.port} {', '.join(map(str, instance.aftr_addresses))} <-> "
             f"{instance.ipv4.port} {instance.ipv4.address} by {instance.ipv4.next_hop}"
         )
+        if instance.dhcp is not None:
+            print(f"    relays DHCP to {instance.dhcp.server} from {instance.dhcp.address}")
     print(f"  store {settings.store_url.split('@')[-1]}")
     return 0
