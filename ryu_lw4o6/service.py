@@ -6,6 +6,7 @@ that follow, through each session, and a restarted controller finds it in the st
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import logging
@@ -312,7 +313,7 @@ class Service:
     def provision(
         self,
         put: Sequence[Binding],
-        delete: Sequence[BindingKey],
+        delete: Sequence[Binding],
         commit: Callable[[Collection[BindingKey]], Collection[BindingKey]],
     ) -> set[BindingKey]:
         """Follow what lwB4s were given or have given back: put and remove bindings, but for those
@@ -322,7 +323,7 @@ class Service:
         that others have there. Raises StoreUnavailable, and then nothing was changed.
         """
         with self._changing:
-            refused = {binding.key for binding in put if not self._is_for(binding)}
+            refused = {b.key for b in put if b.key in self.table and not self._has(b)}
             in_store = set(self._in_store(commit, refused))
             flows_differ: dict[BindingKey, None] = {}
             created = []
@@ -334,21 +335,24 @@ class Service:
                     flows_differ[binding.key] = None
                 if old is None:
                     created.append(binding)
-            gone = [key for key in delete if self.table.remove(key) is not None]
-            changed = self._sync(list(in_store))
+            gone = [binding.key for binding in delete if self._has(binding)]
+            for key in gone:
+                self.table.remove(key)
+            changed: list[BindingKey] = []
+            with contextlib.suppress(StoreUnavailable):  # if not now, they are followed later
+                changed = self._sync(list(in_store))
         self._touch([*flows_differ, *gone, *changed])
         self._created(created)
         for key in gone:
             self.events.add("binding-deleted", binding=key, reason="lwB4")
         return refused | in_store
 
-    def _is_for(self, binding: Binding) -> bool:
-        """Whether an lwB4 may be given a binding: it is in the place of none but its own."""
-        self.table.check(binding)
+    def _has(self, binding: Binding) -> bool:
+        """Whether an lwB4 has this address and port set, from who says so."""
         existing = self.table.get(binding.key)
-        return existing is None or (
-            existing.lwb4 == binding.lwb4 and existing.origin is not Origin.STATIC
-        )
+        return existing is not None and (existing.lwb4, existing.origin) == (
+            binding.lwb4, binding.origin,
+        )  # fmt: skip
 
     def withdraw(self, keys: Collection[BindingKey]) -> None:
         """The supporting system no longer has these bindings."""

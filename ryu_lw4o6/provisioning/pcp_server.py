@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any, NamedTuple
 
@@ -309,12 +309,14 @@ class PcpServer:
         own = [b for b in self._table.by_lwb4(client.lwb4) if self.instance.carries(b)]
         # Of several, that of PCP is the one that can be prolonged.
         own.sort(key=lambda binding: binding.origin is not Origin.PCP)
-        before = Subscriber(client.lwb4, own[0] if own else None, tuple(mappings))
-        br_address = client.br_address
+        binding = own[0] if own else None
+        if binding is not None:
+            binding = replace(binding, br_address=self._unless_first(binding.br_address))
+        before = Subscriber(client.lwb4, binding, tuple(mappings))
         served = pcp_server.serve(
             before,
             waiting.request,
-            None if br_address == self.instance.aftr_addresses[0] else br_address,
+            self._unless_first(client.br_address),
             self._terms,
             self._pool,
             now,
@@ -322,6 +324,10 @@ class PcpServer:
         )
         waiting.response = served.response.encode()
         return Change(before, served.after)
+
+    def _unless_first(self, br_address: IPv6Address | None) -> IPv6Address | None:
+        """The instance's first AFTR address needs no name."""
+        return None if br_address == self.instance.aftr_addresses[0] else br_address
 
     def _done(self, waiting: _Waiting, key: BindingKey | None) -> None:
         """A request's changes are in the store: is the switch as far?"""

@@ -23,7 +23,7 @@ EXPIRY_SECONDS = 60.0
 Provision = Callable[
     [
         Sequence[Binding],
-        Sequence[BindingKey],
+        Sequence[Binding],
         Callable[[Collection[BindingKey]], Collection[BindingKey]],
     ],
     set[BindingKey],
@@ -66,7 +66,7 @@ class PcpService:
             return records.commit(wanted, now)
 
         put = [binding for change in changes if (binding := change.put) is not None]
-        gone = [binding.key for change in changes if (binding := change.gone) is not None]
+        gone = [binding for change in changes if (binding := change.gone) is not None]
         return self._provision(put, gone, commit)
 
     def _expire(self) -> None:

@@ -13,7 +13,7 @@ from ryu.lib import hub
 
 from openflow_rules.compiler.parts import Ports
 from ryu_lw4o6.core import ethernet, pcp, udp
-from ryu_lw4o6.core.binding import BindingKey, BindingTable, Prefix
+from ryu_lw4o6.core.binding import Binding, BindingKey, BindingTable, Origin, Prefix
 from ryu_lw4o6.core.pcp import Mapping, Opcode, Options, PortSet, Request, Response, Result
 from ryu_lw4o6.core.pool import AddressRange
 from ryu_lw4o6.core.portset import PortParams
@@ -127,6 +127,15 @@ def test_an_answer(network: Network) -> None:
     assert network.answers(1) == [(Result.SUCCESS, 600)]
     assert len(network.table) == 1
     assert network.server.status()["pool"] == {"size": 252, "used": 1}
+
+
+def test_a_binding_may_name_the_first_lwaftr_address(network: Network) -> None:
+    lwb4 = IPv6Address((0x20010DB8 << 96) + 1)
+    static = Binding(lwb4, IPv4Address("192.0.2.1"), 9, PREFIX.params, AFTR, Origin.STATIC)
+    network.table.add(static)
+    network.ask()
+    assert network.answers(1) == [(Result.SUCCESS, 600)]
+    assert list(network.table) == [static]
 
 
 def test_a_switch_that_does_not_confirm(network: Network) -> None:

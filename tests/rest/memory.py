@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
 from typing import Any, cast
 
@@ -56,11 +56,18 @@ class MemoryStore:
     def load(self) -> Loaded:
         return Loaded([], [])
 
+    def find(self, keys: Collection[BindingKey]) -> Loaded:
+        if self.down:
+            raise StoreError("the disk is full", "Make room")
+        return Loaded([], [])
+
     def save(
         self,
         put: Iterable[Binding],
         delete: Iterable[BindingKey],
         create: Iterable[Binding] = (),
+        *,
+        on_disk: bool = True,
     ) -> None:
         if self.down:
             raise StoreError("the disk is full", "Make room")
