@@ -17,6 +17,7 @@ from openflow_rules.compiler.parts import (
 )
 from openflow_rules.flow import (
     Action,
+    CheckLarger,
     DecTtl,
     Flow,
     Load,
@@ -105,6 +106,8 @@ class Printer:
             case Move(src, src_bit, dst, dst_bit, bits):
                 source, target = _bits(src, src_bit, bits), _bits(dst, dst_bit, bits)
                 return f"{target}={source}"
+            case CheckLarger(size, register):
+                return f"{register}[0]=more than {size} bytes?"
             case DecTtl():
                 return "dec_ttl"
             case Output(port):
@@ -179,6 +182,7 @@ def _lines(instance: Instance, ports: Ports, next_hop_mac: str | None) -> Iterat
         CookieClass.DROP: "reason, see below",
         CookieClass.PUNT: "why the controller is shown the packet; also the meter",
         CookieClass.COUNT: "what is counted, see below",
+        CookieClass.TEMPORARY: "flows with a timeout, which the controller leaves to the switch",
     }
     for kind, text in objects.items():
         yield f"| {kind.value} | {kind.name.lower()} | {text} |"
@@ -221,7 +225,8 @@ COUNT_MEANING: dict[Count, str] = {
     Count.FROM_SOFTWIRE: "IPv4 packets out of softwires",
     Count.FROM_INTERNET: "IPv4 packets from the Internet's side",
     Count.TO_INTERNET: "IPv4 packets forwarded to the next hop",
-    Count.TO_SOFTWIRE: "IPv4 packets put into softwires",
+    Count.TO_SOFTWIRE: "IPv4 packets put into softwires, or answered or put into fragments by the "
+    "controller because of a smaller path MTU",
     Count.HAIRPINNED: "IPv4 packets from one lwB4 to another",
     Count.FROM_LWAFTR: "ICMPv4 errors of the lwAFTR itself to lwB4s",
     Count.HELD_FROM_SOFTWIRE: "fragments from lwB4s that came before the first of their packet, "
@@ -229,6 +234,7 @@ COUNT_MEANING: dict[Count, str] = {
     Count.HELD_FROM_INTERNET: "the same from the Internet",
     Count.SLOW_SOFTWIRE: "softwire packets in IPv6 fragments, or behind extension headers, "
     "which the controller takes out; other IPv6 fragments as well",
+    Count.TUNNEL_ICMP: "ICMPv6 errors about softwire packets, from routers on the way to lwB4s",
     Count.UNKNOWN_LWB4: "packets from lwB4s without a binding; the supporting system is asked",
     Count.UNKNOWN_IPV4: "packets to addresses without a binding; the supporting system is asked",
 }

@@ -24,6 +24,7 @@ from openflow_rules.compiler.forward import to_next_hop
 from openflow_rules.compiler.parts import ETH_IPV4, Ports
 from openflow_rules.flow import (
     Action,
+    CheckLarger,
     DecTtl,
     Flow,
     Load,
@@ -61,6 +62,19 @@ def _nxm(field: str) -> str:
     return f"{field}_nxm" if f"{field}_nxm" in _NAMES else field
 
 
+class _CheckLarger(parser.NXAction):  # type: ignore[misc]
+    """check_pkt_larger of Open vSwitch, which Ryu does not know; see ovs-actions(7)."""
+
+    _subtype = 49
+
+    def __init__(self, size: int, register: str) -> None:
+        super().__init__()
+        self._body = struct.pack("!HH4s6x", size, 0, _header(_nxm(register), 4))
+
+    def serialize_body(self) -> bytes:
+        return self._body
+
+
 def _ryu_action(action: Action) -> Any:
     match action:
         case SetField(field, value):
@@ -75,6 +89,8 @@ def _ryu_action(action: Action) -> Any:
                 src_ofs=src_bit,
                 dst_ofs=dst_bit,
             )
+        case CheckLarger(size, register):
+            return _CheckLarger(size, register)
         case DecTtl():
             return parser.OFPActionDecNwTtl()
         case Output(port):
@@ -448,6 +464,8 @@ class PipelineFields(NamedTuple):
     tunnel_source: bytes | None
     tunnel_destination: bytes | None
     psid: int
+    mtu: int = 0
+    """The largest IPv4 packet that the way to the lwB4 takes, if the rules knew it."""
 
     @property
     def softwire(self) -> tuple[IPv6Address, IPv6Address] | None:
@@ -465,12 +483,13 @@ def _header(field: str, length: int) -> bytes:
 _TUNNEL_SOURCE = _header("tun_ipv6_src", 16)
 _TUNNEL_DESTINATION = _header("tun_ipv6_dst", 16)
 _PSID = _header(Register.PSID, 4)
+_MTU = _header(Register.MTU, 4)
 
 
 def pipeline_fields(fields: bytes) -> PipelineFields:
     """The match fields of a packet-in. A field that is not there was zero."""
     source = destination = None
-    psid = at = 0
+    psid = mtu = at = 0
     end = len(fields)
     while at + 4 <= end:
         header = fields[at : at + 4]
@@ -484,7 +503,9 @@ def pipeline_fields(fields: bytes) -> PipelineFields:
             destination = fields[value_at:at]
         elif header == _PSID:
             psid = int.from_bytes(fields[value_at:at], "big")
-    return PipelineFields(source, destination, psid)
+        elif header == _MTU:
+            mtu = int.from_bytes(fields[value_at:at], "big")
+    return PipelineFields(source, destination, psid, mtu)
 
 
 # --- reading flows back ---------------------------------------------------------------------------

@@ -61,6 +61,15 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckLarger:
+    """Set bit 0 of ``register`` if the frame has more than ``size`` bytes, else clear it. Open
+    vSwitch follows both outcomes when it translates a packet, and credits the flows of both."""
+
+    size: int
+    register: str
+
+
+@dataclass(frozen=True, slots=True)
 class DecTtl:
     pass
 
@@ -82,7 +91,7 @@ class Resubmit:
     table: int
 
 
-Action = SetField | Load | Move | DecTtl | Output | ToController | Resubmit
+Action = SetField | Load | Move | CheckLarger | DecTtl | Output | ToController | Resubmit
 
 
 @dataclass(frozen=True, slots=True)

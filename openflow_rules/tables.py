@@ -24,6 +24,8 @@ class Table(enum.IntEnum):
     DOWNSTREAM_PORT_SET = 40
     DOWNSTREAM_BINDING = 50
     DOWNSTREAM_OUTPUT = 60
+    PATH_MTU = 62
+    SOFTWIRE_OUTPUT = 64
     ARP_LEARN = 70
     ARP_ANSWER = 71
     UNKNOWN_LWB4 = 80
@@ -39,6 +41,8 @@ class Register:
 
     PSID = "reg0"  # port-set stages -> binding stages
     SCRATCH = "reg1"  # within one flow
+    LARGER = "reg3"  # PATH_MTU -> SOFTWIRE_OUTPUT: 1 if the packet is larger than its path takes
+    MTU = "reg4"  # PATH_MTU -> the controller: the largest IPv4 packet that the path takes
     QUIET = "reg2"  # UNKNOWN_..._QUIET -> UNKNOWN_..._PUNT: 1 if there is no need to show it
 
 
@@ -99,6 +103,18 @@ TABLES: dict[Table, TableDeclaration] = {
     Table.DOWNSTREAM_OUTPUT: TableDeclaration(
         "Into the softwire, if the packet fits and may travel another hop.",
         IP_FIELDS | {"nw_ttl", "eth_src"},
+        frozenset({Table.PATH_MTU}),
+    ),
+    Table.PATH_MTU: TableDeclaration(
+        "lwB4s the way to whom takes less than a softwire carries, as routers on it have said; for "
+        "ten minutes each (RFC 8201 section 5.3).",
+        frozenset({"eth_type", "tun_ipv6_dst"}),
+        frozenset({Table.SOFTWIRE_OUTPUT}),
+    ),
+    Table.SOFTWIRE_OUTPUT: TableDeclaration(
+        "Out by the softwire port. What is too large for its path goes to the controller, which "
+        "answers or makes fragments.",
+        frozenset({"eth_type", Register.LARGER}),
     ),
     Table.ARP_LEARN: TableDeclaration(
         "Shows the controller every ARP packet of the next hop, so that a move is seen at once.",
@@ -149,6 +165,7 @@ class CookieClass(enum.IntEnum):
     DROP = 3
     PUNT = 4
     COUNT = 5
+    TEMPORARY = 6
 
 
 CLASS_MASK = 0xFF << 56
@@ -234,6 +251,7 @@ class Count(enum.IntEnum):
     HELD_FROM_SOFTWIRE = 9
     HELD_FROM_INTERNET = 10
     SLOW_SOFTWIRE = 11
+    TUNNEL_ICMP = 12
 
 
 class Punt(enum.IntEnum):
@@ -247,6 +265,8 @@ class Punt(enum.IntEnum):
     TTL_EXPIRED = 8
     FRAGMENT = 20
     SLOW_SOFTWIRE = 21
+    TUNNEL_ICMP = 22
+    PATH_MTU = 23
     PCP = 9
 
 

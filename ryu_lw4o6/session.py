@@ -376,6 +376,8 @@ class Session:
                 if binding is None and flow.table == Table.UPSTREAM_BINDING:
                     self._on_orphan(encode.pipeline_fields(flow.match[4:]))
                 return
+            if kind == CookieClass.TEMPORARY:
+                return
             if kind in OUR_CLASSES:
                 found[flow.canonical()] = flow.delete()
                 if flow.table == Table.UPSTREAM_ROUTE and (

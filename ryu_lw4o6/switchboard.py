@@ -26,6 +26,7 @@ from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.core.times import rfc3339
 from ryu_lw4o6.counters import IcmpSent
 from ryu_lw4o6.events import Events
+from ryu_lw4o6.path_mtu import Outcome, Paths
 from ryu_lw4o6.provisioning.pcp_server import PcpServer
 from ryu_lw4o6.session import Session, State
 from ryu_lw4o6.slow_path import SlowPath
@@ -50,6 +51,8 @@ _HELD = {
 _AWAITED = {
     cookie(CookieClass.COUNT, count) for count in (Count.FROM_SOFTWIRE, Count.FROM_INTERNET)
 }
+_TUNNEL_ICMP = cookie(CookieClass.COUNT, Count.TUNNEL_ICMP)
+_PATH_MTU = cookie(CookieClass.PUNT, Punt.PATH_MTU)
 _SLOW = {_SLOW_SOFTWIRE} | _HELD | _AWAITED
 _PROBE_TICK = 0.25
 _ALIVE_TICK = 1.0
@@ -91,6 +94,7 @@ class Switch:
         self.connections = 0
         self.icmp_sent = IcmpSent()
         self.slow_path = SlowPath(instance, self._too_big)
+        self.paths = Paths(instance, table)
         self._told = Recent(QUIET_SECONDS, _MOST_RECENT)
         self._quieted = Recent(QUIET_SECONDS, _MOST_RECENT)
         self._quiet_limit = RateLimit(QUIETED_PER_SECOND)
@@ -211,6 +215,10 @@ class Switch:
                 self._learn(self.ipv6_next_hop, frame)
                 if not known:
                     self.changed()
+        elif flow_cookie == _TUNNEL_ICMP:
+            self._follow(self.paths.error(frame, time.monotonic()))
+        elif flow_cookie == _PATH_MTU:
+            self._follow(self.paths.too_large(encode.pipeline_fields(fields), frame))
         elif flow_cookie in _SLOW:
             self._slow(flow_cookie, encode.pipeline_fields(fields), frame)
         elif flow_cookie == _PCP:
@@ -239,6 +247,21 @@ class Switch:
         for injection in injections:
             port = session.ports.ipv4 if injection.tunnel is None else session.ports.softwire
             session.send(encode.reinject(injection.frame, port, injection.table, injection.tunnel))
+
+    def _follow(self, outcome: Outcome) -> None:
+        """What is to be done about the way to an lwB4."""
+        self._tell_sender(outcome.answer)
+        session = self.session
+        if session is None or session.ports is None:
+            return
+        if outcome.flow is not None:
+            session.send(encode.add_flow(outcome.flow))
+        mac = self.ipv6_next_hop.mac if self.ipv6_next_hop is not None else None
+        if mac is not None:
+            macs = mac_bytes(mac), mac_bytes(session.ports.local_mac)
+            for packet in outcome.packets:
+                out = frame_of(*macs, ETH_IPV6, packet)
+                session.send(encode.packet_out(out, session.ports.ipv6))
 
     def _too_big(self, packet: bytes, lwb4: IPv6Address) -> None:
         """A packet out of a softwire that the Internet's side does not take whole; it has not
@@ -326,6 +349,7 @@ class Switch:
             "next_hop": self.ipv4_next_hop.status(),
             "ipv6_next_hop": self.ipv6_next_hop.status() if self.ipv6_next_hop else None,
             "slow_path": self.slow_path.status(),
+            "paths": self.paths.status(),
             "icmp_errors_sent": {
                 kind: self.icmp_sent.packets[kind] for kind in ("icmpv4", "icmpv6")
             },

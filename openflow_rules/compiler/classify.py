@@ -31,6 +31,7 @@ LINK_LOCAL = IPv6Network("fe80::/10")
 MULTICAST = IPv6Network("ff00::/8")
 ND_ADVERTISEMENT = 136
 IPIP, FRAGMENT = 4, 44
+ICMPV6_ERRORS = (1, 2, 3, 4)  # unreachable, too big, time exceeded, parameter problem (RFC 4443)
 VLAN_PRESENT = 0x1000  # OFPVID_PRESENT
 
 
@@ -67,6 +68,18 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
             note="the IPv6 next hop says where it is, to Open vSwitch as well",
         )
     for address in instance.aftr_addresses:
+        about_tunnel = *ipv6, Match("ipv6_dst", str(address)), Match("ip_proto", ICMPV6)
+        # What is about the lwAFTR's own traffic is the kernel's.
+        to_kernel = (Output(LOCAL_PORT),) if address == instance.ipv6.address.ip else ()
+        for kind in ICMPV6_ERRORS:
+            error = step(
+                Table.CLASSIFY,
+                Priority.EXCEPTION,
+                (*about_tunnel, Match("icmpv6_type", kind)),
+                *to_kernel,
+                note="an error about a softwire packet (RFC 2473 section 8)",
+            )
+            yield punted(Count.TUNNEL_ICMP, Punt.TUNNEL_ICMP, error)
         # Open vSwitch looks behind extension headers, but not into a fragment that is not the
         # first: that may be one of the kernel's as well.
         for protocol, actions, what in (

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv6Address
 
 from openflow_rules.compiler.parts import (
+    WHOLE,
     Ports,
     counted,
     drop_flow,
@@ -14,9 +16,31 @@ from openflow_rules.compiler.parts import (
     shown,
     step,
 )
-from openflow_rules.flow import DecTtl, Flow, Load, Match, Output, SetField
-from openflow_rules.tables import Count, Drop, Mark, Priority, Punt, Register, Table
-from ryu_lw4o6.core.settings import Instance
+from openflow_rules.flow import (
+    CheckLarger,
+    DecTtl,
+    Flow,
+    Load,
+    Match,
+    Output,
+    SetField,
+    ToController,
+)
+from openflow_rules.tables import (
+    CookieClass,
+    Count,
+    Drop,
+    Mark,
+    Priority,
+    Punt,
+    Register,
+    Table,
+    check,
+    cookie,
+)
+from ryu_lw4o6.core.settings import IPV6_HEADER, Instance
+
+ETHERNET_HEADER = 14
 
 
 def upstream_route_flows(
@@ -79,10 +103,54 @@ def downstream_output_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
             table,
             Priority.MISS,
             ip_match(),
-            DecTtl(),
-            Output(ports.softwire),
+            goto=Table.PATH_MTU,
             note=f"into the softwire: at most {instance.softwire_mtu} bytes",
         ),
+    )
+    yield step(
+        Table.PATH_MTU,
+        Priority.MISS,
+        ip_match(),
+        goto=Table.SOFTWIRE_OUTPUT,
+        note="nobody has said anything of a smaller path MTU",
+    )
+    # Open vSwitch credits both outcomes of its check: what is counted is counted before.
+    yield Flow(
+        Table.SOFTWIRE_OUTPUT,
+        Priority.NORMAL,
+        cookie(CookieClass.PUNT, Punt.PATH_MTU),
+        ip_match(Match(Register.LARGER, 1)),
+        (ToController(WHOLE),),
+        meter=Punt.PATH_MTU,
+        note="larger than the way to the lwB4 takes: answered, or sent in fragments",
+    )
+    yield step(
+        Table.SOFTWIRE_OUTPUT,
+        Priority.MISS,
+        ip_match(),
+        DecTtl(),
+        Output(ports.softwire),
+        note="to the lwB4",
+    )
+
+
+def path_mtu_flow(lwb4: IPv6Address, mtu: int, seconds: int) -> Flow:
+    """For so long, the way to an lwB4 takes softwire packets of no more than ``mtu`` bytes."""
+    largest = mtu - IPV6_HEADER
+    return check(
+        Flow(
+            Table.PATH_MTU,
+            Priority.NORMAL,
+            cookie(CookieClass.TEMPORARY),
+            ip_match(Match("tun_ipv6_dst", str(lwb4))),
+            (
+                CheckLarger(largest + ETHERNET_HEADER, Register.LARGER),
+                Load(Register.MTU, 32, largest),
+            ),
+            goto=Table.SOFTWIRE_OUTPUT,
+            hard_timeout=seconds,
+            note="a router on the way to the lwB4 has said so",
+        )
     )
 
 

@@ -44,6 +44,11 @@ def out_of_tunnel(packet: bytes, traffic_class: int, *, outer_dscp: bool) -> byt
     return packet if tos == packet[1] else _with(packet, 1, bytes([tos]))
 
 
+def one_hop_on(packet: bytes) -> bytes:
+    """The packet with its TTL one less."""
+    return _with(packet, 8, bytes([packet[8] - 1]))
+
+
 def in_fragments(packet: bytes, mtu: int) -> list[bytes]:
     """The packet in fragments of at most ``mtu`` bytes (RFC 791 section 3.2); it has no DF."""
     length = header_length(packet)

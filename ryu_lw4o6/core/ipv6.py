@@ -101,3 +101,21 @@ def _check_options(options: bytes) -> bool:
         limited |= kind == _ENCAPSULATION_LIMIT
         options = options[2 + options[1] :]
     return limited
+
+
+def in_fragments(
+    header: Header, payload: bytes, next_header: int, mtu: int, identification: int
+) -> list[bytes]:
+    """An IPv6 packet in fragments of at most ``mtu`` bytes (RFC 8200 section 4.5)."""
+    size = (mtu - HEADER - 8) & ~7
+    first = 6 << 28 | header.traffic_class << 20 | header.label
+    made = []
+    for at in range(0, len(payload), size):
+        data = payload[at : at + size]
+        more = at + size < len(payload)
+        made.append(
+            struct.pack("!IHBB", first, 8 + len(data), FRAGMENT, header.hop_limit)
+            + header.source.packed + header.destination.packed
+            + struct.pack("!BBHI", next_header, 0, at | more, identification) + data
+        )  # fmt: skip
+    return made

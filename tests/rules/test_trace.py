@@ -13,6 +13,7 @@ import pytest
 
 from openflow_rules import encode
 from openflow_rules.compiler import pipeline
+from openflow_rules.compiler.forward import path_mtu_flow
 from openflow_rules.tables import CookieClass, Count, Drop, Punt, cookie
 from ryu_lw4o6.core.binding import BindingKey
 from ryu_lw4o6.core.settings import Failover, IcmpPolicy, br_tag
@@ -484,6 +485,27 @@ def test_one_datapath_flow_serves_a_whole_port_set(bridge: Bridge) -> None:
     second = megaflow(bridge.trace(down("udp", "192.0.2.1", "udp_dst=0xbc3f")))
     assert first == second
     assert "tp_dst=0x8030/0x83f0" in first
+
+
+def test_a_smaller_path_mtu_is_one_lwb4s(reprogram: Bridge) -> None:
+    packets = [down("udp", "192.0.2.1", f"udp_dst={port}") for port in (1072, 1088)]
+    before = [megaflow(reprogram.trace(packet)) for packet in packets]
+    reprogram.add(encode.add_flow(path_mtu_flow(IPv6Address("2001:db8:b4::1"), 1400, 600)))
+    trace = reprogram.trace(packets[0])
+    assert "check_pkt_larger(1374)" in trace  # 1360 bytes of IPv4 and an Ethernet header
+    assert f"meter:{Punt.PATH_MTU}" in trace
+    assert "check_pkt_larger" not in reprogram.trace(packets[1])
+    # The tables for it add nothing to anybody's datapath flow.
+    assert [megaflow(reprogram.trace(packet)) for packet in packets] == before
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3, 4])
+def test_errors_about_softwires_are_shown(bridge: Bridge, kind: int) -> None:
+    trace = bridge.trace(f"in_port=1,icmp6,ipv6_dst={ANYCAST},icmpv6_type={kind}")
+    assert names(trace) == {"tunnel_icmp"}
+    assert f"meter:{Punt.TUNNEL_ICMP}" in trace
+    own = bridge.trace(f"in_port=1,icmp6,ipv6_dst=2001:db8:1::1,icmpv6_type={kind}")
+    assert "CONTROLLER" not in own
 
 
 def test_arp_for_our_addresses_is_answered_by_the_switch(bridge: Bridge) -> None:
