@@ -23,6 +23,7 @@ TARGETS = {
     "pcp": ("tests.fuzz.pcp", "message_is_read"),
     "pcp-server": ("tests.fuzz.pcp", "requests_are_served"),
     "punt": ("tests.fuzz.punt", "frame_is_answered"),
+    "slow-path": ("tests.fuzz.slow_path", "any_sequence"),
 }
 """By name: the module, and its function that takes bytes and raises when something is wrong."""
 RUNS = 1_000_000
