@@ -102,6 +102,15 @@ class Total:
         return {"packets": self.packets, "bytes": self.bytes}
 
 
+@dataclass(frozen=True, slots=True)
+class Fragments:
+    """What became of fragments in the controller: IPv4 ones that were ``dropped``, and IPv6 ones
+    that were ``reassembled`` to softwire packets."""
+
+    dropped: Total = Total()
+    reassembled: Total = Total()
+
+
 class Totals:
     """The counters of one switch at one moment; ``since`` is when they began at 0."""
 
@@ -135,11 +144,10 @@ def read(session: Session) -> Totals:
     return totals
 
 
-def traffic_stat(totals: Totals, icmp: IcmpSent, fragments: Total) -> dict[str, int | str]:
+def traffic_stat(totals: Totals, icmp: IcmpSent, fragments: Fragments) -> dict[str, int | str]:
     """The leaves of ``traffic-stat`` in the YANG module ietf-softwire-br (RFC 8676 section 6).
 
     Packets from one lwB4 to another that are dropped on their way down count as dropped IPv4.
-    ``fragments`` are those that the controller has dropped.
     """
     received6, sent6 = totals.count[Count.FROM_SOFTWIRE], totals.count[Count.TO_SOFTWIRE]
     pairs = {
@@ -158,13 +166,15 @@ def traffic_stat(totals: Totals, icmp: IcmpSent, fragments: Total) -> dict[str, 
     for name, total in pairs.items():
         leaves[name.format("packets")] = total.packets
         leaves[name.format("bytes")] = total.bytes
-    leaves["dropped-ipv4-fragments"] = fragments.packets
-    leaves["dropped-ipv4-fragment-bytes"] = fragments.bytes
+    leaves["dropped-ipv4-fragments"] = fragments.dropped.packets
+    leaves["dropped-ipv4-fragment-bytes"] = fragments.dropped.bytes
+    leaves["ipv6-fragments-reassembled"] = fragments.reassembled.packets
+    leaves["ipv6-fragments-bytes-reassembled"] = fragments.reassembled.bytes
     return leaves
 
 
 def instance_json(
-    instance: Instance, session: Session | None, icmp: IcmpSent, fragments: Total
+    instance: Instance, session: Session | None, icmp: IcmpSent, fragments: Fragments
 ) -> dict[str, Any]:
     """All counters of an instance, ready for JSON. Raises TimeoutError if the switch does not
     answer."""

@@ -519,7 +519,10 @@ class Service:
                 switch.instance,
                 switch.session,
                 switch.icmp_sent,
-                counters.Total(*switch.slow_path.fragments_dropped),
+                counters.Fragments(
+                    counters.Total(*switch.slow_path.fragments_dropped),
+                    counters.Total(*switch.slow_path.fragments_reassembled),
+                ),
             )
             for switch in self.by_name.values()
         ]

@@ -48,6 +48,7 @@ class SlowPath:
         self._instance = instance
         self._too_big = too_big
         self.packets: Counter[str] = Counter()
+        self._reassembled = [0, 0]
         self.held = Waiting(FRAGMENT_SECONDS, MOST_PACKETS, MOST_BYTES)
         self.reassembly = Waiting(REASSEMBLY_SECONDS, MOST_PACKETS, MOST_BYTES)
         self._ports: OrderedDict[_Key, tuple[int, float]] = OrderedDict()
@@ -115,6 +116,8 @@ class SlowPath:
             return None
         pieces = self.reassembly.take(key)
         self.packets["reassembled"] += 1
+        self._reassembled[0] += len(pieces)
+        self._reassembled[1] += sum(len(piece.data) for piece in pieces)
         whole = ipv6.behind_extensions(pieces[0].frame[0], joined(pieces), first=False)
         if whole.fragment is not None:  # a fragment in fragments
             raise Malformed("malformed")
@@ -124,6 +127,8 @@ class SlowPath:
         packet = opened.payload
         if opened.next_header != ipv6.IPIP or not ipv4.is_sound(packet):
             raise Malformed("malformed")
+        if ipv4.is_martian(packet[16:20]):
+            raise Malformed("martian")
         outer_dscp = self._instance.ipv6.dscp is Dscp.OUTER
         outgoing = ipv4.out_of_tunnel(packet, header.traffic_class, outer_dscp=outer_dscp)
         if outgoing is None:
@@ -148,6 +153,11 @@ class SlowPath:
     def fragments_dropped(self) -> tuple[int, int]:
         """Packets and bytes of IPv4 fragments."""
         return self.held.dropped.total(), self.held.dropped_bytes
+
+    @property
+    def fragments_reassembled(self) -> tuple[int, int]:
+        """IPv6 fragments that have become packets, and the bytes in them."""
+        return self._reassembled[0], self._reassembled[1]
 
     def status(self) -> dict[str, Any]:
         """Counts, ready for JSON."""

@@ -23,6 +23,12 @@ def is_sound(packet: bytes) -> bool:
     return 20 <= length <= total <= len(packet) and checksum(packet[:length]) == 0
 
 
+def is_martian(address: bytes) -> bool:
+    """Whether no packet may come from, or go to, an address (RFC 1812 sections 5.3.5 and 5.3.7):
+    this network, loopback, multicast, limited broadcast."""
+    return address[0] in (0, 127) or address[0] >> 4 == 0xE or address == b"\xff" * 4
+
+
 def fragment_field(packet: bytes) -> int:
     """Flags and offset."""
     (field,) = struct.unpack_from("!H", packet, 6)

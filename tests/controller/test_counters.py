@@ -10,6 +10,7 @@ from ryu_lw4o6.counters import (
     FROM_LWB4,
     NOT_TUNNELLED,
     TO_LWB4,
+    Fragments,
     IcmpSent,
     Total,
     Totals,
@@ -43,7 +44,7 @@ def test_traffic_stat() -> None:
     icmp = IcmpSent()
     icmp.add("icmpv6", bytes(1280))
     icmp.withheld["icmpv6"] += 5
-    leaves = traffic_stat(totals, icmp, Total(1, 60))
+    leaves = traffic_stat(totals, icmp, Fragments(Total(1, 60), Total(3, 1300)))
     assert str(leaves.pop("discontinuity-time")).endswith("Z")
     assert leaves == {
         "rcvd-ipv6-packets": 3, "rcvd-ipv6-bytes": 302 - 42 + 120,
@@ -53,6 +54,7 @@ def test_traffic_stat() -> None:
         "sent-ipv6-packets": 2, "sent-ipv6-bytes": 280,
         "dropped-ipv4-packets": 1, "dropped-ipv4-bytes": 60,
         "dropped-ipv4-fragments": 1, "dropped-ipv4-fragment-bytes": 60,
+        "ipv6-fragments-reassembled": 3, "ipv6-fragments-bytes-reassembled": 1300,
         "dropped-icmpv4-packets": 1, "dropped-icmpv4-bytes": 60,
         "hairpin-ipv4-packets": 0, "hairpin-ipv4-bytes": 0,
         "out-icmpv4-error-packets": 0, "out-icmpv4-error-bytes": 0,

@@ -32,6 +32,7 @@ from tests.wire.scenario import (
     softwire,
     upstream,
 )
+from tests.wire.test_fragments import cut6
 
 TO_53 = UDP(sport=1072, dport=53)
 
@@ -188,6 +189,19 @@ def test_those_of_the_shim(rig: Rig) -> None:
         name for name in ("translated_in", "translated_out", "passed_in", "marked_in",
                           "source_restored", "hidden_from_kernel") if after[name]
     )  # fmt: skip
+
+
+def test_fragments_that_became_packets(rig: Rig) -> None:
+    packet = softwire(upstream() / TO_53 / bytes(100))
+    before = counters(rig)["traffic-stat"]
+    run(rig, Scenario(
+        "reassembled", send6=cut6(packet, 64), out4=[forwarded(packet.payload)],
+        counters={"slow_softwire": 2, "from_softwire": 1, "to_internet": 1},
+    ))  # fmt: skip
+    after = counters(rig)["traffic-stat"]
+    for what, grown in (("", 2), ("-bytes", 128)):
+        leaf = f"ipv6-fragments{what}-reassembled"
+        assert after[leaf] - before[leaf] == grown, leaf
 
 
 def test_icmp_errors_that_the_rate_limit_withholds() -> None:
