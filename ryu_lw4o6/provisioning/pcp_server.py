@@ -188,7 +188,8 @@ class PcpServer:
             self._waiting[waiting.id] = waiting
             self._by_lwb4[lwb4] += 1
             self._queue.append(waiting)
-            self._asked.set()
+            if len(self._queue) == 1:
+                self._asked.set()
             if len(self._waiting) == 1:
                 self._to_settle.set()  # the deadline runs
 
