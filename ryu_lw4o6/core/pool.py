@@ -7,11 +7,13 @@ pool is empty or almost full.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from itertools import accumulate
 
-from ryu_lw4o6.core.binding import BindingKey, Prefix
+from ryu_lw4o6.core.binding import BindingKey, Prefix, PrefixIndex
 from ryu_lw4o6.core.portset import PortParams
 
 SYSTEM_PORTS = 1024  # RFC 6335 section 6
@@ -74,7 +76,11 @@ class AddressPool:
         self._parts = [
             _Part(each, 0 if system_ports else _system_sets(each.prefix.params)) for each in ranges
         ]
-        self._addresses = sum(len(each) for each in ranges)
+        self._by_prefix: dict[Prefix, list[_Part]] = {}
+        for part in self._parts:
+            self._by_prefix.setdefault(part.range.prefix, []).append(part)
+        self._prefixes = PrefixIndex(self._by_prefix)
+        *self._starts, self._addresses = accumulate(map(len, ranges), initial=0)
         self.size = sum(
             len(part.range) * (part.params.psid_count - part.reserved.bit_count())
             for part in self._parts
@@ -130,11 +136,9 @@ class AddressPool:
 
     def _begin(self, seed: int) -> tuple[int, int]:
         """The part and the address in it where the search for a seed begins."""
-        index, number = seed % self._addresses, 0
-        while index >= len(self._parts[number].range):
-            index -= len(self._parts[number].range)
-            number += 1
-        return number, index
+        where = seed % self._addresses
+        number = bisect_right(self._starts, where) - 1
+        return number, where - self._starts[number]
 
     def _on_address(
         self, ipv4: IPv4Address, seed: int, port: int
@@ -153,7 +157,8 @@ class AddressPool:
         return self._pick(part, index, seed)
 
     def _locate(self, ipv4: IPv4Address) -> tuple[_Part, int] | None:
-        for part in self._parts:
+        prefix = self._prefixes.find(ipv4)
+        for part in self._by_prefix[prefix] if prefix is not None else ():
             if ipv4 in part.range:
                 return part, int(ipv4) - int(part.range.first)
         return None
