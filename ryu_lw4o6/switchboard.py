@@ -20,7 +20,7 @@ from ryu_lw4o6.core.binding import BindingKey, BindingTable
 from ryu_lw4o6.core.ethernet import ETH_IPV4, ETH_IPV6, mac_bytes
 from ryu_lw4o6.core.ethernet import frame as frame_of
 from ryu_lw4o6.core.failover import Question, RateLimit
-from ryu_lw4o6.core.next_hop import NextHop
+from ryu_lw4o6.core.next_hop import REFRESH_SECONDS, NextHop, NextHopState
 from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.core.times import rfc3339
@@ -54,6 +54,9 @@ _AWAITED = {
 _TUNNEL_ICMP = cookie(CookieClass.COUNT, Count.TUNNEL_ICMP)
 _PATH_MTU = cookie(CookieClass.PUNT, Punt.PATH_MTU)
 _SLOW = {_SLOW_SOFTWIRE} | _HELD | _AWAITED
+_WATCHED_SECONDS = 5.0
+"""How often a next hop is asked where routes depend on it. One that is gone is noticed after 12 s:
+a controller that is busy for a moment is not to withdraw anything."""
 _PROBE_TICK = 0.25
 _ALIVE_TICK = 1.0
 _MOST_RECENT = 1_000_000
@@ -85,10 +88,12 @@ class Switch:
                 instance, table, ask, remember_no, self._refused, self._events
             )
         self.session: Session | None = None
-        self.ipv4_next_hop = NextHop(arp, instance.ipv4.address.ip, instance.ipv4.next_hop)
+        refresh = REFRESH_SECONDS if instance.announce is None else _WATCHED_SECONDS
+        ipv4, ipv6 = instance.ipv4, instance.ipv6
+        self.ipv4_next_hop = NextHop(arp, ipv4.address.ip, ipv4.next_hop, refresh=refresh)
         self.ipv6_next_hop = (
-            NextHop(nd, instance.ipv6.address.ip, instance.ipv6.next_hop)
-            if instance.ipv6.next_hop is not None
+            NextHop(nd, ipv6.address.ip, ipv6.next_hop, refresh=refresh)
+            if ipv6.next_hop is not None
             else None
         )
         self.connections = 0
@@ -164,6 +169,10 @@ class Switch:
         # Open vSwitch finds it by the same answers, and has forgotten it if it is a new one.
         if self.ipv6_next_hop is not None and not self.ipv6_next_hop.answered:
             return f"the IPv6 next hop {self.ipv6_next_hop.address} does not answer"
+        # Nothing else tells of a link that loses everything, yet has a carrier.
+        for hop in (self.ipv4_next_hop, self.ipv6_next_hop):
+            if hop is not None and hop.state is NextHopState.STALE:
+                return f"the next hop {hop.address} does not answer any more"
         return None
 
     def changed(self) -> None:

@@ -27,7 +27,8 @@ class NextHopState(enum.StrEnum):
 @dataclass(slots=True)
 class NextHop:
     """``protocol`` is the module ``arp`` or ``nd``. A stale MAC address is still used: the next
-    hop may forward though it does not answer."""
+    hop may forward though it does not answer. ``refresh`` is how often it is asked while it
+    answers, in seconds."""
 
     protocol: ModuleType
     own: Any
@@ -37,6 +38,7 @@ class NextHop:
     answered: bool = False
     """Whether it has answered since the last reset."""
     next_probe: float = 0.0
+    refresh: float = REFRESH_SECONDS
 
     @property
     def state(self) -> NextHopState:
@@ -62,7 +64,7 @@ class NextHop:
         known = mac_bytes(self.mac) if self.mac and self.unanswered < PROBES else None
         self.unanswered += 1
         settled = self.mac is not None and self.unanswered == 1
-        self.next_probe = now + (REFRESH_SECONDS if settled else RETRY_SECONDS)
+        self.next_probe = now + (self.refresh if settled else RETRY_SECONDS)
         request: bytes = self.protocol.solicit(own_mac, self.own, self.address, known)
         return request
 
@@ -73,7 +75,7 @@ class NextHop:
             return False
         self.unanswered = 0
         self.answered = True
-        self.next_probe = now + REFRESH_SECONDS
+        self.next_probe = now + self.refresh
         mac = found[1].hex(":")
         changed, self.mac = mac != self.mac, mac
         return changed

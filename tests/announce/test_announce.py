@@ -145,6 +145,23 @@ def test_a_link_goes_down_and_up(network: Network, link: str) -> None:
     wait_for("it is announced again", network.announced, 20)
 
 
+@pytest.mark.parametrize(
+    ("side", "address"), [("4", "198.51.100.254/24"), ("6", "2001:db8:1::fe/64")]
+)
+def test_a_next_hop_falls_silent_and_answers_again(
+    network: Network, side: str, address: str
+) -> None:
+    """The link has its carrier all the time."""
+    router = ["-n", network.rig.routers[side], "addr"]
+    run("ip", *router, "del", address, "dev", f"wire{side}")
+    wait_for("it is withdrawn", network.withdrawn, 30)
+    assert network.failover()["obstacle"] == (
+        f"the next hop {address.split('/')[0]} does not answer any more"
+    )
+    run("ip", *router, "add", address, "dev", f"wire{side}", "nodad")
+    wait_for("it is announced again", network.announced, 20)
+
+
 def test_a_port_is_taken_away(network: Network) -> None:
     ovs = network.rig.ovs
     ovs("ovs-vsctl", "del-port", "br0", "softwire0")
