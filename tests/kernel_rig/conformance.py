@@ -97,6 +97,21 @@ class Conformance:
         self.check("1500 bytes with DF from the Internet", f"{received(text)} of 3",
                    received(text) == 3)  # fmt: skip
 
+    def a_narrower_path(self, sub: Subscriber) -> None:
+        """The access router's link to the lwB4 gets an MTU of 1400: 1360 bytes of IPv4."""
+        self.lab.run("access", "ip", "link", "set", f"sub{sub.number}", "mtu", "1400")
+        try:
+            text = self.ping("inet", sub.ipv4, "-M", "do", "-s", "1400")
+            told = found(r"mtu ?= ?(\d+)", text)
+            self.check("packet too big, by a router on the way: fragmentation needed", told,
+                       told == "1360")  # fmt: skip
+            text = self.ping("inet", sub.ipv4, "-M", "do", "-s", str(1360 - 28))
+            self.check("1360 bytes with DF", f"{received(text)} of 3", received(text) == 3)
+            text = self.ping("inet", sub.ipv4, "-M", "dont", "-s", "1400")
+            self.check("1428 bytes without DF", f"{received(text)} of 3", received(text) == 3)
+        finally:
+            self.lab.run("access", "ip", "link", "set", f"sub{sub.number}", "mtu", str(ACCESS_MTU))
+
     def nobody_answers_for_nobody(self) -> None:
         before = self.lwaftr.counters()["drop_downstream_no_binding"]
         text = self.ping("inet", "203.0.113.7", count=2)
@@ -128,8 +143,9 @@ class Conformance:
             self.traceroute(sub)
             self.an_icmp_error_comes_back(sub)
             self.the_largest_packet(sub)
-        self.fragments(self.full)
+            self.fragments(sub)
         self.the_largest_inbound(self.full)
+        self.a_narrower_path(self.full)
         self.nobody_answers_for_nobody()
         self.encapsulation_limits()
         settled(self.nothing_is_lost_unseen)
