@@ -180,9 +180,11 @@ class PcpServer:
 
     def _put(self, waiting: _Waiting) -> None:
         lwb4 = waiting.client.lwb4
+        # Those that were too late stay in the queue until their turn comes.
+        crowded = max(len(self._waiting), len(self._queue)) >= MOST_WAITING
         if waiting.id in self._waiting:
             self.dropped["repeated"] += 1  # one answer is enough
-        elif len(self._waiting) >= MOST_WAITING or self._by_lwb4[lwb4] >= MOST_OF_ONE_LWB4:
+        elif crowded or self._by_lwb4[lwb4] >= MOST_OF_ONE_LWB4:
             self.dropped["overload"] += 1
         else:
             self._waiting[waiting.id] = waiting
@@ -217,8 +219,9 @@ class PcpServer:
 
     def _finish(self, waiting: _Waiting, error: Refused | None = None) -> None:
         """Answer a request, unless somebody has: with what it came to, or with an error."""
-        if self._waiting.pop(waiting.id, None) is not waiting:
+        if not self._is_open(waiting):
             return
+        del self._waiting[waiting.id]
         self._applying.pop(waiting.id, None)
         lwb4 = waiting.client.lwb4
         self._by_lwb4[lwb4] -= 1
@@ -228,6 +231,10 @@ class PcpServer:
             self._answer(waiting.client, Result.SUCCESS, waiting.response)
         else:
             self._refuse(waiting.client, waiting.payload, error)
+
+    def _is_open(self, waiting: _Waiting) -> bool:
+        """Whether this very request is still to be answered; the same may have come again."""
+        return self._waiting.get(waiting.id) is waiting
 
     # --- requests become changes ------------------------------------------------------------------
 
@@ -253,7 +260,7 @@ class PcpServer:
 
     def _work(self, batch: Sequence[_Waiting]) -> None:
         for _ in range(ATTEMPTS):
-            batch = [waiting for waiting in batch if waiting.id in self._waiting]
+            batch = [waiting for waiting in batch if self._is_open(waiting)]
             if not batch:
                 return
             try:
@@ -335,7 +342,7 @@ class PcpServer:
         session = self._session
         if key is None or (session is not None and not session.pending(key)):
             self._finish(waiting, self._failure(session, key))
-        elif waiting.id in self._waiting:
+        elif self._is_open(waiting):
             waiting.key = key
             self._applying[waiting.id] = waiting
             self._to_settle.set()
@@ -376,10 +383,11 @@ class PcpServer:
         while True:
             self._to_announce.wait()
             self._to_announce.clear()
+            hub.sleep(ANNOUNCE_SECONDS)
+            lost, self._lost = list(self._lost.items()), {}
             for _ in range(ANNOUNCEMENTS):
+                self._announce_once(lost)
                 hub.sleep(ANNOUNCE_SECONDS)
-                self._announce_once(list(self._lost.items()))
-            self._lost.clear()
 
     def _announce_once(self, lwb4s: Sequence[tuple[IPv6Address, IPv6Address]]) -> None:
         for number, (lwb4, br_address) in enumerate(lwb4s, 1):

@@ -47,6 +47,19 @@ def test_lookups_by_hand() -> None:
         table.by_port(IPv4Address("203.0.113.6"), 80)
 
 
+def test_a_watcher_knows_what_is_bound() -> None:
+    table = BindingTable(PREFIXES)
+    first, second = make("192.0.2.1", 1), make("192.0.2.1", 2)
+    table.add(first)
+    bound: dict[BindingKey, bool] = {}
+    table.watch(bound.__setitem__)
+    assert bound == {first.key: True}
+    table.add(second)
+    table.replace(make("192.0.2.1", 1, "2001:db8:b4::2"))
+    table.remove(second.key)
+    assert bound == {first.key: True, second.key: False}
+
+
 def test_a_port_set_is_bound_once() -> None:
     table = BindingTable(PREFIXES)
     table.add(make("192.0.2.1", 1))

@@ -195,6 +195,26 @@ def test_a_store_that_hangs_and_comes_back(network: Network) -> None:
     assert len(network.table) == 1  # of who was told no, nothing was made but what was under way
 
 
+def test_a_request_that_comes_again_after_it_was_too_late(network: Network) -> None:
+    """The store is done with the first when the second, which is the same, waits."""
+    for times in range(1, pcp_server.MOST_OF_ONE_LWB4 + 2):
+        back = hub.Event()
+
+        def hang(changes: Sequence[Change], back: hub.Event = back) -> set[BindingKey]:
+            back.wait()
+            return network.keep(changes)
+
+        network.commit = hang
+        network.ask()
+        assert network.answers(2 * times - 1)[-1] == (Result.NO_RESOURCES, 30)
+        network.ask()
+        network.commit = network.keep
+        back.set()
+        assert network.answers(2 * times)[-1] == (Result.SUCCESS, 600)
+    assert network.server.status()["waiting"] == 0
+    assert network.server.status()["dropped"]["overload"] == 0
+
+
 def test_other_controllers_are_always_first(network: Network) -> None:
     tried: list[BindingKey] = []
 
