@@ -11,7 +11,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -64,9 +64,13 @@ def _find(asked: str) -> Any:
     return sa.text(f"select {columns} from {asked}")
 
 
-_FIND_SQLITE = _find(
-    "(select value ->> 'ipv4' as ipv4, value ->> 'psid' as psid from json_each(:asked)) k join "
-    "bindings b on b.ipv4 = k.ipv4 and b.psid = k.psid"
+# The answer is one JSON value as well: Python gives its interpreter lock away for each row that it
+# reads, and waits for it if the controller is busy. JSON would round the time, quote does not.
+_FIND_SQLITE = sa.text(
+    "select json_group_array(json_array("
+    + ", ".join(f"b.{column.name}" for column in _COLUMNS[:-1])
+    + ", quote(b.expires_at))) from (select value ->> 'ipv4' as ipv4, value ->> 'psid' as psid "
+    "from json_each(:asked)) k join bindings b on b.ipv4 = k.ipv4 and b.psid = k.psid"
 )
 # "offset 0" keeps the planner from reading the whole table when it has no statistics yet.
 _FIND_POSTGRESQL = _find(
@@ -172,7 +176,11 @@ class Store:
         if not keys:
             return Loaded([], [])
         asked = json.dumps([{"ipv4": str(key.ipv4), "psid": key.psid} for key in keys])
-        return self._read(_FIND_SQLITE if self._sqlite else _FIND_POSTGRESQL, {"asked": asked})
+        if not self._sqlite:
+            return self._read(_FIND_POSTGRESQL, {"asked": asked})
+        with self._guard(), self._engine.connect() as connection:
+            found = json.loads(connection.scalar(_FIND_SQLITE, {"asked": asked}) or "[]")
+        return _loaded((*row, None if end == "NULL" else float(end)) for *row, end in found)
 
     def save(
         self,
@@ -230,32 +238,8 @@ class Store:
             connection.execute(self.delete(_BINDINGS, *keys), rows(map(_row, bindings)))
 
     def _read(self, query: Any, values: dict[str, str] | None = None) -> Loaded:
-        bindings: list[Binding] = []
-        problems: list[str] = []
-        parameters: dict[tuple[int, int], PortParams] = {}
         with self._guard(), self._engine.connect() as connection:
-            found = connection.execute(query, values).all()
-        for row in found:
-            ipv4, psid, offset, length, lwb4, br_address, origin, expires_at = row
-            try:
-                if (offset, length) not in parameters:
-                    parameters[offset, length] = PortParams(offset, length)
-                params = parameters[offset, length]
-                params.check_psid(psid)
-                bindings.append(
-                    Binding(
-                        IPv6Address(lwb4),
-                        IPv4Address(ipv4),
-                        psid,
-                        params,
-                        IPv6Address(br_address) if br_address else None,
-                        Origin(origin),
-                        expires_at,
-                    )
-                )
-            except (ValueError, TypeError) as error:
-                problems.append(f"row {ipv4}/{psid} is no binding and is ignored: {error}")
-        return Loaded(bindings, problems)
+            return _loaded(connection.execute(query, values).all())
 
     def expire(self, now: float) -> None:
         """Delete what has expired by ``now``, unless somebody has prolonged it."""
@@ -469,6 +453,33 @@ class _Guard:
             elif "malformed" in reason or "not a database" in reason:
                 hint = "The file is damaged: restore it, or move it away to start empty"
             raise StoreError(f"store {self._url}: {reason}", hint) from error
+
+
+def _loaded(found: Iterable[Sequence[Any]]) -> Loaded:
+    """Bindings out of rows of ``_COLUMNS``."""
+    bindings: list[Binding] = []
+    problems: list[str] = []
+    parameters: dict[tuple[int, int], PortParams] = {}
+    for ipv4, psid, offset, length, lwb4, br_address, origin, expires_at in found:
+        try:
+            if (offset, length) not in parameters:
+                parameters[offset, length] = PortParams(offset, length)
+            params = parameters[offset, length]
+            params.check_psid(psid)
+            bindings.append(
+                Binding(
+                    IPv6Address(lwb4),
+                    IPv4Address(ipv4),
+                    psid,
+                    params,
+                    IPv6Address(br_address) if br_address else None,
+                    Origin(origin),
+                    expires_at,
+                )
+            )
+        except (ValueError, TypeError) as error:
+            problems.append(f"row {ipv4}/{psid} is no binding and is ignored: {error}")
+    return Loaded(bindings, problems)
 
 
 def _durable(connection: Any, _record: Any) -> None:
