@@ -15,6 +15,7 @@ from openflow_rules.marks import own_error_frame
 from openflow_rules.tables import QUIET_SECONDS, CookieClass, Count, Punt, cookie
 from ryu_lw4o6 import punt
 from ryu_lw4o6.announce.announcer import Announcer
+from ryu_lw4o6.backlog import Backlog
 from ryu_lw4o6.core import arp, nd
 from ryu_lw4o6.core.binding import BindingKey, BindingTable
 from ryu_lw4o6.core.ethernet import ETH_IPV4, ETH_IPV6, mac_bytes
@@ -57,6 +58,8 @@ _SLOW = {_SLOW_SOFTWIRE} | _HELD | _AWAITED
 _WATCHED_SECONDS = 5.0
 """How often a next hop is asked where routes depend on it. One that is gone is noticed after 12 s:
 a controller that is busy for a moment is not to withdraw anything."""
+MOST_SHOWN = 5_000
+"""Packets without a binding that wait to be looked at, some tenths of a second's work."""
 _PROBE_TICK = 0.25
 _ALIVE_TICK = 1.0
 _MOST_RECENT = 1_000_000
@@ -100,6 +103,7 @@ class Switch:
         self.icmp_sent = IcmpSent()
         self.slow_path = SlowPath(instance, self._too_big)
         self.paths = Paths(instance, table)
+        self._shown = Backlog(self._without_binding, MOST_SHOWN)
         self._told = Recent(QUIET_SECONDS, _MOST_RECENT)
         self._quieted = Recent(QUIET_SECONDS, _MOST_RECENT)
         self._quiet_limit = RateLimit(QUIETED_PER_SECOND)
@@ -233,14 +237,18 @@ class Switch:
         elif flow_cookie == _PCP:
             if self.pcp is not None:
                 self.pcp.packet_in(fields, frame)
-        elif self.unknown is not None and flow_cookie in _TO_VALIDATE:
+        elif flow_cookie in _TO_VALIDATE:
+            self._shown.add(flow_cookie, fields, frame)
+        else:
+            self._tell_sender(punt.icmp_answer(self.instance, flow_cookie, frame))
+
+    def _without_binding(self, flow_cookie: int, fields: bytes, frame: bytes) -> None:
+        if self.unknown is not None:
             self.unknown.packet_in(fields, frame, upstream=_TO_VALIDATE[flow_cookie])
         elif flow_cookie == _UNKNOWN_LWB4:
             outer = encode.pipeline_fields(fields)
             if outer.tunnel_source is not None and outer.tunnel_destination is not None:
                 self._tell_lwb4(outer.tunnel_source, outer.tunnel_destination, frame)
-        else:
-            self._tell_sender(punt.icmp_answer(self.instance, flow_cookie, frame))
 
     def _slow(self, flow_cookie: int, known: encode.PipelineFields, frame: bytes) -> None:
         now = time.monotonic()
@@ -343,6 +351,7 @@ class Switch:
             "obstacle": self.obstacle(),
             "announcements": None if self.announcer is None else self.announcer.status(),
             "validation": None if self.unknown is None else self.unknown.status(),
+            "dropped_backlog": self._shown.dropped,
             "icmpv6_errors_sent": self.icmp_sent.packets["icmpv6"],
         }
 
