@@ -62,7 +62,7 @@ EXAMPLE_PORTS = Ports(
 EXAMPLE_NEXT_HOP = "02:00:00:00:04:fe"
 
 _ETHERTYPES = {0x0800: "ip", 0x0806: "arp", 0x86DD: "ipv6"}
-_FRAGMENTS: dict[Value, str] = {FRAG_LATER: "later", FRAG_FIRST: "first"}
+_FRAGMENTS: dict[Value, str] = {0: "no", FRAG_LATER: "later", FRAG_FIRST: "first"}
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 
 
@@ -235,6 +235,7 @@ COUNT_MEANING: dict[Count, str] = {
     Count.SLOW_SOFTWIRE: "softwire packets in IPv6 fragments, or behind extension headers, "
     "which the controller takes out; other IPv6 fragments as well",
     Count.TUNNEL_ICMP: "ICMPv6 errors about softwire packets, from routers on the way to lwB4s",
+    Count.ECHO_ANSWERED: "ICMPv4 echo requests to the lwAFTR's own address",
     Count.UNKNOWN_LWB4: "packets from lwB4s without a binding; the supporting system is asked",
     Count.UNKNOWN_IPV4: "packets to addresses without a binding; the supporting system is asked",
 }

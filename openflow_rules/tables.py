@@ -92,8 +92,8 @@ TABLES: dict[Table, TableDeclaration] = {
     ),
     Table.DOWNSTREAM_PORT_SET: TableDeclaration(
         "To an lwB4: reads the PSID out of the destination port (or the ICMP identifier).",
-        IP_FIELDS | PORT_FIELDS | {"ip_frag", "in_port"},
-        frozenset({Table.DOWNSTREAM_BINDING}),
+        IP_FIELDS | PORT_FIELDS | {"ip_frag", "in_port", "icmpv4_type"},
+        frozenset({Table.DOWNSTREAM_BINDING, Table.UPSTREAM_ROUTE}),
     ),
     Table.DOWNSTREAM_BINDING: TableDeclaration(
         "Finds the lwB4 that owns the destination address and PSID, and addresses the softwire.",
@@ -232,7 +232,7 @@ DROP_MEANING: dict[Drop, str] = {
     Drop.DOWNSTREAM_TTL_EXPIRED: "TTL ran out on the way to an lwB4",
     Drop.DOWNSTREAM_TOO_BIG: "does not fit into the softwire's MTU, and has DF",
     Drop.INBOUND_ICMP_DISABLED: "ICMP from the Internet while policy forbids it",
-    Drop.TO_LWAFTR: "IPv4 to the lwAFTR's own address",
+    Drop.TO_LWAFTR: "IPv4 to the lwAFTR's own address, but an echo request",
     Drop.ARP_IGNORED: "ARP that asks for none of our addresses",
 }
 
@@ -252,6 +252,7 @@ class Count(enum.IntEnum):
     HELD_FROM_INTERNET = 10
     SLOW_SOFTWIRE = 11
     TUNNEL_ICMP = 12
+    ECHO_ANSWERED = 13
 
 
 class Punt(enum.IntEnum):
@@ -267,12 +268,14 @@ class Punt(enum.IntEnum):
     SLOW_SOFTWIRE = 21
     TUNNEL_ICMP = 22
     PATH_MTU = 23
+    ECHO = 24  # answered by the switch itself
     PCP = 9
 
 
 class Priority:
     """Higher wins. Flows of one table that cannot both match share a priority."""
 
+    OWN_ECHO = 150
     OWN = 140
     FRAGMENT_EXCEPTION = 135
     FRAGMENT = 130

@@ -47,6 +47,14 @@ def upstream_route_flows(
     instance: Instance, ports: Ports, next_hop_mac: str | None
 ) -> Iterator[Flow]:
     table = Table.UPSTREAM_ROUTE
+    yield step(
+        table,
+        Priority.FRAGMENT,
+        ip_match(Match("ipv4_dst", str(instance.ipv4.address.ip))),
+        Load("in_port", 16, 0),
+        goto=Table.DOWNSTREAM_PORT_SET,
+        note="from an lwB4 to the lwAFTR itself",
+    )
     for prefix in instance.prefixes:
         to_us = ip_match(net_match("ipv4_dst", prefix.network))
         if instance.hairpinning:

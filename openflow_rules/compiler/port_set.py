@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from openflow_rules.compiler.parts import (
     FRAG_LATER,
@@ -11,6 +11,7 @@ from openflow_rules.compiler.parts import (
     TCP,
     UDP,
     Ports,
+    counted,
     drop_flow,
     eth_src_match,
     ip_match,
@@ -19,10 +20,13 @@ from openflow_rules.compiler.parts import (
     step,
 )
 from openflow_rules.compiler.unknown import LWB4, missed
-from openflow_rules.flow import Flow, Match, Move
+from openflow_rules.flow import Flow, Load, Match, Move, Resubmit, SetField
 from openflow_rules.tables import Count, Drop, Mark, Priority, Punt, Register, Table
 from ryu_lw4o6.core.binding import Prefix
 from ryu_lw4o6.core.settings import Instance
+
+ECHO_REQUEST, ECHO_REPLY = 8, 0
+TTL = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ def port_set_flows(instance: Instance, ports: Ports, *, upstream: bool) -> Itera
     if not upstream:
         own = Match(way.address, str(instance.ipv4.address.ip))
         yield drop_flow(Drop.TO_LWAFTR, way.table, Priority.OWN, *ip_match(own))
+        yield _echo_answer(own)
         if not instance.icmp.inbound:
             inbound = Match("in_port", ports.ipv4), *ip_match(icmp)
             yield drop_flow(Drop.INBOUND_ICMP_DISABLED, way.table, Priority.OWN, *inbound)
@@ -96,6 +101,25 @@ def port_set_flows(instance: Instance, ports: Ports, *, upstream: bool) -> Itera
         yield missed(not_served, LWB4, ip_match(), validates=instance.failover.validates)
     else:
         yield not_served
+
+
+def _echo_answer(own: Match) -> Flow:
+    """The switch turns an echo request to the lwAFTR itself around (RFC 1812 section 4.3.3.6)."""
+    whole = Match("ip_frag", 0)
+    answer = step(
+        Table.DOWNSTREAM_PORT_SET,
+        Priority.OWN_ECHO,
+        ip_match(own, Match("ip_proto", ICMP), Match("icmpv4_type", ECHO_REQUEST), whole),
+        Move("ipv4_dst", 0, Register.SCRATCH, 0, 32),
+        Move("ipv4_src", 0, "ipv4_dst", 0, 32),
+        Move(Register.SCRATCH, 0, "ipv4_src", 0, 32),
+        SetField("icmpv4_type", ECHO_REPLY),
+        Load("nw_ttl", 8, TTL + 1),  # the way out takes one off
+        Load("in_port", 16, 0),
+        Resubmit(Table.UPSTREAM_ROUTE),
+        note="an echo to the lwAFTR itself",
+    )
+    return replace(counted(Count.ECHO_ANSWERED, answer), meter=Punt.ECHO)
 
 
 def _full(way: _Direction, prefix: Prefix) -> Iterator[Flow]:

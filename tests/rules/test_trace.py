@@ -508,6 +508,22 @@ def test_errors_about_softwires_are_shown(bridge: Bridge, kind: int) -> None:
     assert "CONTROLLER" not in own
 
 
+ECHO = "icmp_type=8,dl_src=00:40:00:00:00:09"
+
+
+def test_an_echo_to_the_lwaftr_is_answered_by_the_switch(bridge: Bridge) -> None:
+    trace = bridge.trace(down("icmp", "198.51.100.1", ECHO))
+    assert names(trace) == {"from_internet", "echo_answered", "to_internet"}
+    assert f"meter:{Punt.ECHO}" in trace
+    final = re.search(r"^Final flow: (.*)$", trace, re.M).group(1)  # type: ignore[union-attr]
+    assert "nw_src=198.51.100.1,nw_dst=198.51.100.200" in final
+    assert "nw_ttl=64" in final
+    assert "icmp_type=0" in final
+    for other in ("icmp_type=0", "icmp_type=8,nw_frag=first"):
+        trace = bridge.trace(down("icmp", "198.51.100.1", f"{other},dl_src=00:40:00:00:00:09"))
+        assert names(trace) == {"from_internet", "drop_to_lwaftr"}
+
+
 def test_arp_for_our_addresses_is_answered_by_the_switch(bridge: Bridge) -> None:
     for target in ("198.51.100.1", "192.0.2.77", "203.0.113.5"):
         trace = bridge.trace(
