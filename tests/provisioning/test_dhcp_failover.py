@@ -12,8 +12,10 @@ from scapy.layers.inet import IP, UDP
 from ryu_lw4o6.core.dhcpv4 import Kind, Message, Option
 from tests.provisioning.dhcp_rig import CONFIG, DhcpRig
 from tests.provisioning.test_dhcp import binding_of, lease_of
+from tests.support.kea import database
 from tests.support.lwb4 import Client, held, port_params
 from tests.support.ovs import wait_for
+from tests.support.postgres import Postgres
 from tests.support.rig import frames
 from tests.wire.scenario import frame_of, softwire
 
@@ -32,10 +34,11 @@ class Backup(DhcpRig):
         return self.controller.rest("GET", "/v1/failover")[1]["supporting_system"]
 
 
-def rig_of(tmp_path_factory: pytest.TempPathFactory, options: str) -> Backup:
+def rig_of(tmp_path_factory: pytest.TempPathFactory, options: str, **fields: Any) -> Backup:
     directory = Path(tmp_path_factory.mktemp("kea"))
     system = f"supporting_system: {{{{kea: {directory}/kea4-ctrl-socket, {options}}}}}\n"
-    return Backup(directory, config=system + CONFIG + "    failover: data-packet+icmpv6\n")
+    config = system + CONFIG + "    failover: data-packet+icmpv6\n"
+    return Backup(directory, config=config, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -113,5 +116,19 @@ def test_a_warm_backup_has_the_bindings_before(tmp_path_factory: pytest.TempPath
         answer = rig.kea.command({"command": "lease4-del", "arguments": arguments})
         assert answer["result"] == 0
         wait_for("it is gone", lambda: binding_of(rig, early) is None)
+    finally:
+        rig.stop()
+
+
+def test_leases_in_postgresql(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> None:
+    rig = rig_of(tmp_path_factory, "remember_no: 1", database=database(postgres))
+    try:
+        lwb4 = rig.client("2001:db8:b4::1")
+        ack = lwb4.bind()
+        rig.forget()
+        assert packet(rig, lwb4, ack) is not None
+        again = lwb4.ask(Kind.REQUEST, port_params(ack), ciaddr=ack.yiaddr)
+        assert again is not None
+        assert (again.kind, held(again)) == (Kind.ACK, held(ack))
     finally:
         rig.stop()
