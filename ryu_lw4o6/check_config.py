@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ryu_lw4o6.cli_support import read
+from ryu_lw4o6.core.pool import AddressPool
 
 
 def register(subparsers: Any) -> None:
@@ -47,6 +48,9 @@ def run(args: argparse.Namespace) -> int:
             f"{instance.ipv6.port} {', '.join(map(str, instance.aftr_addresses))} <-> "
             f"{instance.ipv4.port} {instance.ipv4.address} by {instance.ipv4.next_hop}"
         )
+        if instance.pcp is not None:
+            pool = AddressPool(instance.pcp.pool, system_ports=instance.pcp.system_ports)
+            print(f"    gives out {pool.size} port sets by PCP at {instance.pcp.server}")
         if instance.dhcp is not None:
             print(f"    relays DHCP to {instance.dhcp.server} from {instance.dhcp.address}")
     print(f"  store {settings.store_url.split('@')[-1]}")
