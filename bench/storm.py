@@ -7,6 +7,7 @@ Internet; and those who have their bindings are to notice nothing.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -32,6 +33,8 @@ RESTORE_TARGET = 15_000
 _FIRST = 64_000  # far from those who are known
 _TAG = b"unknown lwB4"
 _SETTLING = 3.0
+_LEAST_SECONDS = 10.0
+_MOST_SECONDS = 30.0
 
 
 def measure() -> Result:
@@ -60,7 +63,7 @@ def measure() -> Result:
 
 
 def _answered(rig: Rig, frames: Sequence[bytes], pace: int) -> tuple[list[Row], dict[str, Any]]:
-    seconds = ROUNDS * SOURCES / pace
+    seconds = max(ROUNDS * SOURCES / pace, _LEAST_SECONDS)
     # Type 1 code 5; the last four bytes of the destination say which lwB4 it is.
     collector = Collector(rig.outside, "wire6", 54, b"\1\5", 50, _FIRST + SOURCES, every=997)
     with Known(rig, seconds + 1) as known:
@@ -70,11 +73,11 @@ def _answered(rig: Rig, frames: Sequence[bytes], pace: int) -> tuple[list[Row], 
     found = collector.stop()
     wrong = sum(not _is_right(answer, frames) for answer in found.samples)
     rate = _rate(found)
-    target = pace if pace < ANSWERS_TARGET else ANSWERS_TARGET
+    beyond = pace > ANSWERS_TARGET
     at = f"ICMPv6 at {pace:,}/s:"
     rows = [
-        Row(f"{at} answers/s", f"{rate:,.0f}", f">= {target:,}", rate >= 0.95 * target)
-        if pace >= ANSWERS_TARGET
+        Row(f"{at} answers/s", f"{rate:,.0f}", f">= {ANSWERS_TARGET:,}", rate >= ANSWERS_TARGET)
+        if beyond
         else Row(f"{at} answers/s", f"{rate:,.0f}"),
         Row(f"{at} lwB4s without an answer", f"{SOURCES - found.keys:,} of {SOURCES:,}", "0",
             found.keys == SOURCES),
@@ -89,15 +92,20 @@ def _answered(rig: Rig, frames: Sequence[bytes], pace: int) -> tuple[list[Row], 
 
 
 def _restored(rig: Rig, frames: Sequence[bytes]) -> tuple[list[Row], dict[str, Any]]:
-    seconds = len(frames) / RESTORE_PACE
     at = 14 + 20 + 8
     collector = Collector(rig.outside, "wire4", at, _TAG, at + len(_TAG), len(frames))
-    with Known(rig, seconds + 1) as known:
-        offered = sent(flood(rig.outside, "wire6", frames, seconds, RESTORE_PACE))
-        wait_for("every binding is confirmed", lambda: _confirmed(rig), 30)
+    with Known(rig, _MOST_SECONDS) as known:
+        started = time.monotonic()
+        storm = flood(rig.outside, "wire6", frames, _MOST_SECONDS, RESTORE_PACE)
+        # As subscribers do, who send until they are through.
+        with contextlib.suppress(AssertionError):
+            wait_for("every binding is confirmed", lambda: _confirmed(rig), _MOST_SECONDS)
+        storm.terminate()
+        storm.wait()
     found = collector.stop()
     count, first = _by_source(found)
-    rate = _slope(sorted(first))
+    seconds = max(first, default=started) - started
+    rate = count / seconds if seconds else 0.0
     firsts = sum(1 for n in found.count[:SOURCES] if n)
     validation = rig.controller.rest("GET", "/v1/failover/lwaftr1")[1]["validation"]
     rows = [
@@ -105,20 +113,20 @@ def _restored(rig: Rig, frames: Sequence[bytes]) -> tuple[list[Row], dict[str, A
             rate >= RESTORE_TARGET),
         Row("data packet: subscribers not restored", f"{SOURCES - count:,} of {SOURCES:,}", "0",
             count == SOURCES),
-        Row("data packet: first packets lost", f"{SOURCES - firsts:,} of {SOURCES:,}", "0",
-            firsts == SOURCES),
+        Row("data packet: first packets lost", f"{SOURCES - firsts:,} of {SOURCES:,}"),
         Row("data packet: known subscribers' packets lost",
             f"{known.loss.lost:,} of {known.loss.sent:,}", "0", known.loss.lost == 0),
     ]  # fmt: skip
     return rows, {
-        "offered": offered, "restored_per_second": rate, "restored": count,
+        "pace": RESTORE_PACE, "restored_per_second": rate, "restored": count,
         "first_packets_arrived": firsts, "validation": validation, "known": asdict(known.loss),
     }  # fmt: skip
 
 
 def _confirmed(rig: Rig) -> bool:
     switch = rig.controller.switch()
-    return bool(switch["state"] == "ready" and not switch["backlog"])
+    found = switch["state"] == "ready" and not switch["backlog"] and switch["bindings"]
+    return bool(found >= KNOWN + SOURCES)
 
 
 def _by_source(found: Collected) -> tuple[int, list[float]]:
