@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 
 
 def rfc3339(seconds: float, timespec: str = "milliseconds") -> str:
     """Unix time as text in UTC (RFC 3339), such as 2026-11-24T05:00:00.123Z."""
+    if timespec == "seconds":
+        return _whole_seconds(int(seconds))
     text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec)
     return text.replace("+00:00", "Z")
+
+
+@functools.lru_cache(maxsize=64)
+def _whole_seconds(seconds: int) -> str:
+    """What is made in bulk ends in the same few seconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
 def unix_time(text: str) -> float:
