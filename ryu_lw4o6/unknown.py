@@ -209,20 +209,25 @@ class UnknownTraffic:
             self._refused(question, frames[0])
 
     def run(self) -> None:
-        """Send on what was accepted as soon as the switch has the flows for it. For ever."""
+        """Send on what was accepted as soon as the switch has the flows for it, and tell what was
+        refused. For ever."""
         while True:
-            self._wake.wait(APPLY_SECONDS if self._accepted else None)
+            self._wake.wait()
             self._wake.clear()
-            refusals, self._refusals = self._refusals, []
-            if refusals:
-                self._events.add_all("binding-refused", refusals)
+            self._tell_refusals()
             while self._accepted:
                 self._send_on(time.monotonic())
+                self._tell_refusals()
                 if self._accepted:
                     if self._session is None:
                         hub.sleep(0.1)
                     else:
                         self._session.wait_progress(0.1)
+
+    def _tell_refusals(self) -> None:
+        refusals, self._refusals = self._refusals, []
+        if refusals:
+            self._events.add_all("binding-refused", refusals)
 
     def _send_on(self, now: float) -> None:
         session = self._session
@@ -258,8 +263,8 @@ class UnknownTraffic:
             tunnel = (question.lwb4.packed, question.br_address.packed)
             port, table = session.ports.softwire, Table.UPSTREAM_PORT_SET
         for frame in frames:
-            session.send(encode.reinject(frame, port, table, tunnel))
-        self.packets["sent_on"] += len(frames)
+            sent = session.send(encode.reinject(frame, port, table, tunnel))
+            self.packets["sent_on" if sent else "dropped_switch"] += 1
 
     def status(self) -> dict[str, Any]:
         """Counts and latencies, ready for JSON."""
