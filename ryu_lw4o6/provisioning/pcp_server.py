@@ -32,8 +32,10 @@ from ryu_lw4o6.store import StoreError, StoreUnavailable
 
 LOG = logging.getLogger(__name__)
 
-DEADLINE = 2.0
-"""Seconds from a request to its answer. Clients ask again after three (RFC 6887 section 8.1.1)."""
+DEADLINE = 10.0
+"""Seconds from a request to its answer. Clients ask again meanwhile (RFC 6887 section 8.1.1), but
+an error keeps them from it for longer: it is not for who only has to wait until a full queue of
+``MOST_WAITING`` is worked off."""
 BATCH = 500
 ATTEMPTS = 5
 """How often another port set is tried when another controller was first."""
