@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet import ICMP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
@@ -18,7 +18,7 @@ from scapy.packet import Packet, Raw
 from ryu_lw4o6.counters import FROM_LWB4, TO_LWB4
 from tests.support import evidence
 from tests.support.ovs import wait_for
-from tests.support.rig import CONFIG, NEXT_HOP4, NIC4, ROUTER4, Rig, frames
+from tests.support.rig import CONFIG, IPV4, NEXT_HOP4, NIC4, ROUTER4, Rig, frames
 from tests.wire.scenario import (
     AFTR,
     LWB4,
@@ -96,6 +96,7 @@ UP = [
     upstream() / ICMP(type=13), upstream(dst="203.0.113.1") / TO_53,
     upstream(dst="192.0.2.1") / UDP(sport=1072, dport=1088),
     upstream(dst="192.0.2.1") / UDP(sport=1072, dport=9999), upstream(tos=3) / TO_53 / bytes(900),
+    upstream(dst=IPV4) / ICMP(type=8, id=1075), upstream(dst=IPV4) / UDP(sport=1072, dport=5),
 ]  # fmt: skip
 DOWN = [
     downstream() / UDP(sport=53, dport=1072), downstream() / TCP(sport=80, dport=1088),
@@ -105,7 +106,8 @@ DOWN = [
     downstream() / ICMP(type=11) / (upstream() / TO_53), downstream() / ICMP(type=13),
     downstream(dst="203.0.113.1") / UDP(sport=1, dport=2) / bytes(1400),
     downstream(flags="DF") / UDP(sport=53, dport=1072) / bytes(1440),
-    IP(src="198.51.100.200", dst="198.51.100.1") / UDP(sport=5, dport=5),
+    downstream(dst=IPV4) / UDP(sport=5, dport=5), downstream(dst=IPV4) / ICMP(type=8, id=5),
+    downstream(dst="203.0.113.1", proto=17, frag=9) / Raw(bytes(64)),
 ]  # fmt: skip
 MIX = st.lists(
     st.tuples(st.just(6), st.sampled_from(UP)) | st.tuples(st.just(4), st.sampled_from(DOWN)),
