@@ -44,7 +44,7 @@ from openflow_rules.tables import (
 from ryu_lw4o6 import channel
 from ryu_lw4o6.core.binding import BindingKey, BindingTable
 from ryu_lw4o6.core.settings import Instance
-from ryu_lw4o6.fatal import fatal
+from ryu_lw4o6.outbox import Outbox
 
 LOG = logging.getLogger(__name__)
 
@@ -69,8 +69,6 @@ ASKED_IPV4_PER_SECOND = 2_000
 subscriber is unknown, and must not wait behind the Internet's port scans."""
 
 _SEND_BYTES = 64 * 1024
-OUTBOX_BYTES = 16 << 20
-"""The most that waits for a switch which does not read, of what needs no answer."""
 _IPV4_LOW_BITS = 16  # where a binding's cookie has the low bits of its IPv4 address
 _SEQUENCE = 1 << 20  # transaction ids of a session start here: Ryu's own are random, but few
 
@@ -162,9 +160,7 @@ class Session:
         self._pipeline: dict[bytes, bytes] = {}  # canonical flow -> message that deletes it
         self._pipeline_dirty = True
         self._ports_dirty = False
-        self._outbox: list[bytes] = []
-        self._outbox_bytes = 0
-        self._posting = False
+        self._outbox = Outbox(datapath.send)
         self._wake = hub.Event()
         self._progress = eventlet.event.Event()
         channel.tap(datapath, self._receive)
@@ -215,24 +211,9 @@ class Session:
         return False
 
     def send(self, message: bytes) -> bool:
-        """Send one message that needs no answer, such as a packet-out. Does not wait; those sent
-        at about the same time travel together. False if too much waits already: it is lost."""
-        if self._outbox_bytes + len(message) > OUTBOX_BYTES:
-            return False
-        self._outbox.append(message)
-        self._outbox_bytes += len(message)
-        if not self._posting:
-            self._posting = True
-            hub.spawn(fatal(self._post))
-        return True
-
-    def _post(self) -> None:
-        while self._outbox:
-            messages = b"".join(self._outbox)
-            self._outbox.clear()
-            self._datapath.send(messages)  # waits while the switch does not read
-            self._outbox_bytes -= len(messages)
-        self._posting = False
+        """Send one message that needs no answer, such as a packet-out. Does not wait. False if too
+        much waits for the switch already: the message is lost."""
+        return self._outbox.add(message)
 
     def links_down(self) -> list[str]:
         """The NICs without a link."""
