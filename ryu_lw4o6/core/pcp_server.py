@@ -63,7 +63,9 @@ class Subscriber:
         """
         binding = self.binding
         if binding is None or (binding.origin is not Origin.PCP and _over(binding.expires_at, now)):
-            return replace(self, binding=None, mappings=())
+            return Subscriber(self.lwb4)
+        if not self.mappings:
+            return self
         ranges = list(_ranges(binding))
         live = tuple(
             m
@@ -136,10 +138,10 @@ def serve(
     binding = before.binding
     if binding is None:
         binding = _allocate(before.lwb4, mapping, pool, strict=request.options.prefer_failure)
-    if binding.origin is Origin.PCP:
+    if binding.br_address != br_address:
+        if binding.origin is not Origin.PCP:
+            raise Refused(Result.NOT_AUTHORIZED, "the binding has another lwAFTR address")
         binding = replace(binding, br_address=br_address)
-    elif binding.br_address != br_address:
-        raise Refused(Result.NOT_AUTHORIZED, "the binding has another lwAFTR address")
     first, size = _ports(before, binding, request, mapping, existing)
     lifetime = min(max(request.lifetime, terms.min_lifetime), terms.max_lifetime)
     if binding.origin is not Origin.PCP and binding.expires_at is not None:
@@ -156,7 +158,7 @@ def serve(
     after = before
     if binding.origin is Origin.PCP or _port_set(request) is None:
         mappings = (*(m for m in before.mappings if m.key != made.key), made)
-        after = _lasting(replace(before, binding=binding, mappings=mappings))
+        after = _lasting(Subscriber(before.lwb4, binding, mappings))
     return Served(_granted(request, mapping, made, binding.ipv4, lifetime, epoch), after)
 
 
@@ -249,7 +251,8 @@ def _lasting(subscriber: Subscriber) -> Subscriber:
     if not subscriber.mappings:
         return replace(subscriber, binding=None)
     end = max(m.expires_at for m in subscriber.mappings)
-    return replace(subscriber, binding=replace(binding, expires_at=end))
+    lasting = replace(binding, expires_at=end)
+    return Subscriber(subscriber.lwb4, lasting, subscriber.mappings)
 
 
 def _granted(

@@ -36,7 +36,8 @@ DEADLINE = 10.0
 """Seconds from a request to its answer. Clients ask again meanwhile (RFC 6887 section 8.1.1), but
 an error keeps them from it for longer: it is not for who only has to wait until a full queue of
 ``MOST_WAITING`` is worked off."""
-BATCH = 500
+BATCH = 200
+"""Requests served at a stretch: many to a commit, few enough for everybody else to have a turn."""
 ATTEMPTS = 5
 """How often another port set is tried when another controller was first."""
 MOST_WAITING = 20_000
@@ -320,13 +321,13 @@ class PcpServer:
         # Of several, that of PCP is the one that can be prolonged.
         own.sort(key=lambda binding: binding.origin is not Origin.PCP)
         binding = own[0] if own else None
-        if binding is not None:
-            binding = replace(binding, br_address=self._unless_first(binding.br_address))
+        if binding is not None and binding.br_address == self.instance.aftr_addresses[0]:
+            binding = replace(binding, br_address=None)
         before = Subscriber(client.lwb4, binding, tuple(mappings))
         served = pcp_server.serve(
             before,
             waiting.request,
-            self._unless_first(client.br_address),
+            None if client.br_address == self.instance.aftr_addresses[0] else client.br_address,
             self._terms,
             self._pool,
             now,
@@ -334,10 +335,6 @@ class PcpServer:
         )
         waiting.response = served.response.encode()
         return Change(before, served.after)
-
-    def _unless_first(self, br_address: IPv6Address | None) -> IPv6Address | None:
-        """The instance's first AFTR address needs no name."""
-        return None if br_address == self.instance.aftr_addresses[0] else br_address
 
     def _done(self, waiting: _Waiting, key: BindingKey | None) -> None:
         """A request's changes are in the store: is the switch as far?"""
