@@ -107,8 +107,9 @@ class Conformance:
                        told == "1360")  # fmt: skip
             text = self.ping("inet", sub.ipv4, "-M", "do", "-s", str(1360 - 28))
             self.check("1360 bytes with DF", f"{received(text)} of 3", received(text) == 3)
-            text = self.ping("inet", sub.ipv4, "-M", "dont", "-s", "1400")
-            self.check("1428 bytes without DF", f"{received(text)} of 3", received(text) == 3)
+            if self.lab.lab.tunnel is Tunnel.IPIP6:  # SRv6 takes nothing out of IPv6 fragments
+                text = self.ping("inet", sub.ipv4, "-M", "dont", "-s", "1400")
+                self.check("1428 bytes without DF", f"{received(text)} of 3", received(text) == 3)
         finally:
             self.lab.run("access", "ip", "link", "set", f"sub{sub.number}", "mtu", str(ACCESS_MTU))
 
@@ -129,11 +130,11 @@ class Conformance:
                    f"{stripped} of {translated}", (stripped > 0) == expected)  # fmt: skip
 
     def nothing_is_lost_unseen(self) -> None:
-        leaves = self.lwaftr.ask("/v1/counters/lwaftr1")["traffic-stat"]
+        answer = self.lwaftr.ask("/v1/counters/lwaftr1")
+        leaves = answer["traffic-stat"]
         came = sum(leaves[f"rcvd-ipv{v}-packets"] for v in (4, 6))
         went = sum(leaves[f"{w}-ipv{v}-packets"] for w in ("sent", "dropped") for v in (4, 6))
-        # Errors of the lwAFTR's own are sent through softwires as well.
-        went -= leaves["out-icmpv4-error-packets"]
+        went -= answer["counters"]["from_lwaftr"]["packets"]  # its own errors to lwB4s
         self.check("received is forwarded and dropped", f"{came} and {went}", came == went)
 
     def run(self) -> None:
