@@ -182,6 +182,7 @@ def _lines(instance: Instance, ports: Ports, next_hop_mac: str | None) -> Iterat
         CookieClass.DROP: "reason, see below",
         CookieClass.PUNT: "why the controller is shown the packet; also the meter",
         CookieClass.COUNT: "what is counted, see below",
+        CookieClass.FILTER: "filter rule: its table (bits 16-31) and number",
         CookieClass.TEMPORARY: "flows with a timeout, which the controller leaves to the switch",
     }
     for kind, text in objects.items():

@@ -12,19 +12,26 @@ from dataclasses import dataclass
 
 from openflow_rules.flow import Flow, Resubmit
 from ryu_lw4o6.core.binding import BindingKey
+from ryu_lw4o6.core.filters import Direction
 
 
 class Table(enum.IntEnum):
     """The stages, in the order packets pass them."""
 
     CLASSIFY = 0
+    FILTER_FROM_SOFTWIRE = 4
+    FILTER_FROM_INTERNET = 5
     UPSTREAM_PORT_SET = 10
     UPSTREAM_BINDING = 20
     UPSTREAM_ROUTE = 30
+    FILTER_TO_INTERNET = 34
+    INTERNET_OUTPUT = 36
     DOWNSTREAM_PORT_SET = 40
     DOWNSTREAM_BINDING = 50
     DOWNSTREAM_OUTPUT = 60
-    PATH_MTU = 62
+    FILTER_TO_SOFTWIRE = 61
+    TO_SOFTWIRE = 62
+    PATH_MTU = 63
     SOFTWIRE_OUTPUT = 64
     ARP_LEARN = 70
     ARP_ANSWER = 71
@@ -47,6 +54,7 @@ class Register:
 
 
 IP_FIELDS = frozenset({"eth_type", "ip_proto", "ipv4_src", "ipv4_dst"})
+FILTER_FIELDS = IP_FIELDS | {"tcp_src", "udp_src", "tcp_dst", "udp_dst"}
 PORT_FIELDS = frozenset({"tcp_src", "udp_src", "tcp_dst", "udp_dst", "eth_src"})
 
 
@@ -71,7 +79,25 @@ TABLES: dict[Table, TableDeclaration] = {
             {"in_port", "eth_type", "ipv6_dst", "ip_proto", "icmpv6_type", "ipv6_nd_target"}
             | {"ipv4_dst", "vlan_vid", "ip_frag", "eth_src"}
         ),
-        frozenset({Table.UPSTREAM_PORT_SET, Table.DOWNSTREAM_PORT_SET, Table.ARP_LEARN}),
+        frozenset(
+            {
+                Table.UPSTREAM_PORT_SET,
+                Table.DOWNSTREAM_PORT_SET,
+                Table.FILTER_FROM_SOFTWIRE,
+                Table.FILTER_FROM_INTERNET,
+                Table.ARP_LEARN,
+            }
+        ),
+    ),
+    Table.FILTER_FROM_SOFTWIRE: TableDeclaration(
+        "The IPv6 side's rules for what comes in; of each table's, the first that matches decides.",
+        FILTER_FIELDS | {"tun_ipv6_src"},
+        frozenset({Table.UPSTREAM_PORT_SET}),
+    ),
+    Table.FILTER_FROM_INTERNET: TableDeclaration(
+        "The IPv4 side's rules for what comes in.",
+        FILTER_FIELDS,
+        frozenset({Table.DOWNSTREAM_PORT_SET}),
     ),
     Table.UPSTREAM_PORT_SET: TableDeclaration(
         "From an lwB4: reads the PSID out of the inner source port (the ICMP identifier, which the "
@@ -88,8 +114,14 @@ TABLES: dict[Table, TableDeclaration] = {
     Table.UPSTREAM_ROUTE: TableDeclaration(
         "To the Internet's next hop, or back down another softwire (hairpinning).",
         IP_FIELDS | {"nw_ttl"},
-        frozenset({Table.DOWNSTREAM_PORT_SET}),
+        frozenset({Table.DOWNSTREAM_PORT_SET, Table.FILTER_TO_INTERNET, Table.INTERNET_OUTPUT}),
     ),
+    Table.FILTER_TO_INTERNET: TableDeclaration(
+        "The IPv4 side's rules for what goes out.",
+        FILTER_FIELDS,
+        frozenset({Table.INTERNET_OUTPUT}),
+    ),
+    Table.INTERNET_OUTPUT: TableDeclaration("To the Internet's next hop.", frozenset({"eth_type"})),
     Table.DOWNSTREAM_PORT_SET: TableDeclaration(
         "To an lwB4: reads the PSID out of the destination port (or the ICMP identifier).",
         IP_FIELDS | PORT_FIELDS | {"ip_frag", "in_port", "icmpv4_type"},
@@ -103,7 +135,15 @@ TABLES: dict[Table, TableDeclaration] = {
     Table.DOWNSTREAM_OUTPUT: TableDeclaration(
         "Into the softwire, if the packet fits and may travel another hop.",
         IP_FIELDS | {"nw_ttl", "eth_src"},
-        frozenset({Table.PATH_MTU}),
+        frozenset({Table.FILTER_TO_SOFTWIRE, Table.TO_SOFTWIRE}),
+    ),
+    Table.FILTER_TO_SOFTWIRE: TableDeclaration(
+        "The IPv6 side's rules for what goes out.",
+        FILTER_FIELDS | {"tun_ipv6_dst"},
+        frozenset({Table.TO_SOFTWIRE}),
+    ),
+    Table.TO_SOFTWIRE: TableDeclaration(
+        "Counts what goes into softwires.", frozenset({"eth_type"}), frozenset({Table.PATH_MTU})
     ),
     Table.PATH_MTU: TableDeclaration(
         "lwB4s the way to whom takes less than a softwire carries, as routers on it have said; for "
@@ -166,7 +206,16 @@ class CookieClass(enum.IntEnum):
     PUNT = 4
     COUNT = 5
     TEMPORARY = 6
+    FILTER = 7
 
+
+FILTER_TABLES: dict[tuple[int, Direction], tuple[Table, Table]] = {
+    (6, Direction.IN): (Table.FILTER_FROM_SOFTWIRE, Table.UPSTREAM_PORT_SET),
+    (6, Direction.OUT): (Table.FILTER_TO_SOFTWIRE, Table.TO_SOFTWIRE),
+    (4, Direction.IN): (Table.FILTER_FROM_INTERNET, Table.DOWNSTREAM_PORT_SET),
+    (4, Direction.OUT): (Table.FILTER_TO_INTERNET, Table.INTERNET_OUTPUT),
+}
+"""Of each side's filter rules the table, and where what they let pass goes next."""
 
 CLASS_MASK = 0xFF << 56
 """Selects the class of a cookie, in a flow-stats request for instance."""

@@ -18,6 +18,7 @@ import eventlet.timeout
 from openflow_rules.encode import FlowStats
 from openflow_rules.tables import (
     CLASS_MASK,
+    FILTER_TABLES,
     CookieClass,
     Count,
     Drop,
@@ -117,6 +118,8 @@ class Totals:
     def __init__(self) -> None:
         self.count: dict[int, Total] = dict.fromkeys(Count, Total())
         self.drop: dict[int, Total] = dict.fromkeys(Drop, Total())
+        self.filters: dict[str, Total] = {}
+        self.denied: dict[int, Total] = {}  # by table
         self.since = time.time()
 
     def take(self, flow: FlowStats) -> None:
@@ -125,21 +128,50 @@ class Totals:
             self.count[number] += _total(flow)
         elif flow.cookie >> 56 == CookieClass.DROP and number in self.drop:
             self.drop[number] += _total(flow)
+        elif flow.cookie >> 56 == CookieClass.FILTER and (name := filter_name(flow.cookie)):
+            self.filters[name] = self.filters.get(name, Total()) + _total(flow)
+            if not flow.instructions:
+                self.denied[flow.table] = self.denied.get(flow.table, Total()) + _total(flow)
         self.since = min(self.since, time.time() - flow.seconds)
 
     def dropped(self, reasons: Iterable[Drop]) -> Total:
         return sum((self.drop[reason] for reason in reasons), Total())
 
+    def dropped_from_lwb4(self) -> Total:
+        """What is dropped, or denied by a filter rule, before it can turn around."""
+        return self.dropped(FROM_LWB4) + self._denied(
+            Table.FILTER_FROM_SOFTWIRE, Table.FILTER_TO_INTERNET
+        )
+
+    def dropped_to_lwb4(self) -> Total:
+        """The same of what came from the Internet, or from another lwB4."""
+        return self.dropped(TO_LWB4) + self._denied(
+            Table.FILTER_FROM_INTERNET, Table.FILTER_TO_SOFTWIRE
+        )
+
+    def _denied(self, *tables: Table) -> Total:
+        return sum((self.denied.get(table, Total()) for table in tables), Total())
+
     def json(self) -> dict[str, dict[str, int]]:
         counted = {name.name.lower(): self.count[name] for name in Count}
         counted |= {f"drop_{name.name.lower()}": self.drop[name] for name in Drop}
+        counted |= self.filters
         return {name: total.json() for name, total in counted.items()}
+
+
+def filter_name(flow_cookie: int) -> str | None:
+    """How the counter of a filter rule is called: ``filter_ipv4_in_1``."""
+    table, number = flow_cookie >> 16 & 0xFFFF, flow_cookie & 0xFFFF
+    for (side, direction), (its_table, _) in FILTER_TABLES.items():
+        if its_table == table:
+            return f"filter_ipv{side}_{direction}_{number + 1}"
+    return None
 
 
 def read(session: Session) -> Totals:
     """The switch's counters now. Raises SessionError if the switch does not answer."""
     totals = Totals()
-    for kind in (CookieClass.COUNT, CookieClass.DROP):
+    for kind in (CookieClass.COUNT, CookieClass.DROP, CookieClass.FILTER):
         session.dump(totals.take, cookie=cookie(kind), cookie_mask=CLASS_MASK)
     return totals
 
@@ -155,8 +187,8 @@ def traffic_stat(totals: Totals, icmp: IcmpSent, fragments: Fragments) -> dict[s
         "sent-ipv6-{}": _tunnelled(sent6),
         "rcvd-ipv4-{}": totals.count[Count.FROM_INTERNET],
         "rcvd-ipv6-{}": _tunnelled(received6),
-        "dropped-ipv4-{}": totals.dropped(TO_LWB4),
-        "dropped-ipv6-{}": _tunnelled(totals.dropped(FROM_LWB4)),
+        "dropped-ipv4-{}": totals.dropped_to_lwb4(),
+        "dropped-ipv6-{}": _tunnelled(totals.dropped_from_lwb4()),
         "out-icmpv4-error-{}": Total(icmp.packets["icmpv4"], icmp.octets["icmpv4"]),
         "out-icmpv6-error-{}": Total(icmp.packets["icmpv6"], icmp.octets["icmpv6"]),
         "dropped-icmpv4-{}": totals.drop[Drop.INBOUND_ICMP_DISABLED],

@@ -361,7 +361,7 @@ class Session:
                 return
             if kind in OUR_CLASSES:
                 found[flow.canonical()] = flow.delete()
-                if flow.table == Table.UPSTREAM_ROUTE and (
+                if flow.table == Table.INTERNET_OUTPUT and (
                     mac := encode.next_hop_mac(flow, self.instance, ports)
                 ):
                     self._adopt_next_hop(mac)

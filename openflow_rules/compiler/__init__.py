@@ -9,6 +9,7 @@ from __future__ import annotations
 from openflow_rules.compiler.arp import arp_flows
 from openflow_rules.compiler.bindings import downstream_miss_flows, upstream_miss_flows
 from openflow_rules.compiler.classify import classify_flows
+from openflow_rules.compiler.filters import filter_flows
 from openflow_rules.compiler.forward import downstream_output_flows, upstream_route_flows
 from openflow_rules.compiler.parts import Ports
 from openflow_rules.compiler.pcp import pcp_flows
@@ -27,6 +28,7 @@ def pipeline(instance: Instance, ports: Ports, next_hop_mac: str | None) -> list
     """
     flows = [
         *classify_flows(instance, ports),
+        *filter_flows(instance),
         *pcp_flows(instance),
         *port_set_flows(instance, ports, upstream=True),
         *upstream_miss_flows(instance),

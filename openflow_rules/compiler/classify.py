@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv6Network
 
+from openflow_rules.compiler.filters import through
 from openflow_rules.compiler.parts import (
     CONTROLLER_PORT,
     ETH_ARP,
@@ -36,6 +37,8 @@ VLAN_PRESENT = 0x1000  # OFPVID_PRESENT
 
 
 def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
+    upstream = through(instance, Table.FILTER_FROM_SOFTWIRE, Table.UPSTREAM_PORT_SET)
+    downstream = through(instance, Table.FILTER_FROM_INTERNET, Table.DOWNSTREAM_PORT_SET)
     in_vlan = Match("vlan_vid", VLAN_PRESENT, VLAN_PRESENT)
     yield drop_flow(Drop.TAGGED, Table.CLASSIFY, Priority.OWN, in_vlan)
     ipv6 = Match("in_port", ports.ipv6), Match("eth_type", ETH_IPV6)
@@ -103,7 +106,7 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
             Table.CLASSIFY,
             Priority.NORMAL,
             (Match("in_port", ports.softwire), Match("eth_type", ETH_IPV4)),
-            goto=Table.UPSTREAM_PORT_SET,
+            goto=upstream,
             note="out of a softwire",
         ),
     )
@@ -117,7 +120,7 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
             Table.CLASSIFY,
             Priority.NORMAL,
             (ipv4, Match("eth_type", ETH_IPV4)),
-            goto=Table.DOWNSTREAM_PORT_SET,
+            goto=downstream,
             note="from the Internet",
         ),
     )
@@ -145,8 +148,8 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
     # Others of its packet have come before it, and wait at the controller for its ports.
     awaited = Match("ip_frag", FRAG_FIRST), eth_src_match(Mark.NO_PORTS, Mark.NO_PORTS)
     for count, port, goto in (
-        (Count.FROM_SOFTWIRE, ports.softwire, Table.UPSTREAM_PORT_SET),
-        (Count.FROM_INTERNET, ports.ipv4, Table.DOWNSTREAM_PORT_SET),
+        (Count.FROM_SOFTWIRE, ports.softwire, upstream),
+        (Count.FROM_INTERNET, ports.ipv4, downstream),
     ):
         first = step(
             Table.CLASSIFY,

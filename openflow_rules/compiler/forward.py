@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv6Address
 
+from openflow_rules.compiler.filters import through
 from openflow_rules.compiler.parts import (
     WHOLE,
     Ports,
@@ -75,8 +76,15 @@ def upstream_route_flows(
         else:
             yield drop_flow(Drop.HAIRPIN_DISABLED, table, Priority.FRAGMENT, *to_us)
     yield from _ttl_expired(instance, Drop.UPSTREAM_TTL_EXPIRED, table)
+    yield step(
+        table,
+        Priority.MISS,
+        ip_match(),
+        goto=through(instance, Table.FILTER_TO_INTERNET, Table.INTERNET_OUTPUT),
+        note="to the Internet",
+    )
     if next_hop_mac is None:
-        yield drop_flow(Drop.NEXT_HOP_UNRESOLVED, table, Priority.MISS)
+        yield drop_flow(Drop.NEXT_HOP_UNRESOLVED, Table.INTERNET_OUTPUT, Priority.MISS)
     else:
         # eth_src still carries the shim's mark; the shim on the IPv4 NIC puts the NIC's address
         # there. Writing it here would make the ICMP identifier part of every datapath flow.
@@ -88,7 +96,7 @@ def to_next_hop(instance: Instance, ports: Ports, mac: str) -> Flow:
     return counted(
         Count.TO_INTERNET,
         step(
-            Table.UPSTREAM_ROUTE,
+            Table.INTERNET_OUTPUT,
             Priority.MISS,
             ip_match(),
             DecTtl(),
@@ -105,14 +113,21 @@ def downstream_output_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
     too_big = eth_src_match(Mark.TOO_BIG, Mark.TOO_BIG)
     drop = drop_flow(Drop.DOWNSTREAM_TOO_BIG, table, Priority.NORMAL, *ip_match(too_big))
     yield shown(drop, Punt.TOO_BIG) if instance.icmp.too_big else drop
+    yield step(
+        table,
+        Priority.MISS,
+        ip_match(),
+        goto=through(instance, Table.FILTER_TO_SOFTWIRE, Table.TO_SOFTWIRE),
+        note=f"into the softwire: at most {instance.softwire_mtu} bytes",
+    )
     yield counted(
         Count.TO_SOFTWIRE,
         step(
-            table,
+            Table.TO_SOFTWIRE,
             Priority.MISS,
             ip_match(),
             goto=Table.PATH_MTU,
-            note=f"into the softwire: at most {instance.softwire_mtu} bytes",
+            note="whatever it takes on the way",
         ),
     )
     yield step(

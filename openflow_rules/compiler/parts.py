@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Network, IPv6Network
 
 from openflow_rules.flow import Action, Flow, Match, ToController
 from openflow_rules.tables import CookieClass, Count, Drop, Punt, Table, cookie
@@ -80,10 +81,10 @@ def ip_match(*more: Match) -> tuple[Match, ...]:
     return (Match("eth_type", ETH_IPV4), *more)
 
 
-def net_match(field: str, network: object) -> Match:
-    """Match an address in a network, both in text."""
-    address, mask = str(network.with_netmask).split("/")  # type: ignore[attr-defined]
-    return Match(field, address, mask)
+def net_match(field: str, network: IPv4Network | IPv6Network) -> Match:
+    """Match an address in a network; a single one without a mask, as the switch lists it."""
+    whole = network.prefixlen == network.max_prefixlen
+    return Match(field, str(network.network_address), None if whole else str(network.netmask))
 
 
 def eth_src_match(value: int, mask: int) -> Match:

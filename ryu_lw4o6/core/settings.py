@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network
 
 from ryu_lw4o6.core.binding import Binding, Prefix, PrefixIndex
+from ryu_lw4o6.core.filters import Rule
 from ryu_lw4o6.core.pool import AddressRange
 
 DEFAULT_STORE_URL = "sqlite:////var/lib/lw4o6/bindings.sqlite"
@@ -83,6 +84,7 @@ class Ipv6Side:
     hop_limit: int = 255
     flow_label: FlowLabel = FlowLabel.ZERO
     dscp: Dscp = Dscp.INNER
+    filters: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Ipv4Side:
     next_hop: IPv4Address
     mtu: int = DEFAULT_MTU
     vlan: int | None = None
+    filters: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from openflow_rules.encode import FlowStats
-from openflow_rules.tables import CookieClass, Count, Drop, cookie
+from openflow_rules.tables import CookieClass, Count, Drop, Table, cookie
 from ryu_lw4o6.counters import (
     FROM_LWB4,
     NOT_TUNNELLED,
@@ -66,3 +66,20 @@ def test_a_cookie_of_a_later_version_is_left_alone() -> None:
     totals = Totals()
     totals.take(flow(CookieClass.DROP, 0xFFFF, 1, 100))
     assert all(total["packets"] == 0 for total in totals.json().values())
+
+
+def test_what_a_filter_denies_is_dropped() -> None:
+    totals = Totals()
+    for table, number, instructions in (
+        (Table.FILTER_FROM_SOFTWIRE, 0, b""), (Table.FILTER_TO_INTERNET, 1, b""),
+        (Table.FILTER_FROM_INTERNET, 0, b""), (Table.FILTER_FROM_INTERNET, 1, b"goto"),
+    ):  # fmt: skip
+        own = cookie(CookieClass.FILTER, table << 16 | number)
+        totals.take(FlowStats(table, 0, own, 1, 74, b"", instructions))
+    assert totals.dropped_from_lwb4() == Total(2, 120)
+    assert totals.dropped_to_lwb4() == Total(1, 60)
+    counted = {name: total["packets"] for name, total in totals.json().items()}
+    assert {name: packets for name, packets in counted.items() if packets} == {
+        "filter_ipv6_in_1": 1, "filter_ipv4_out_2": 1,
+        "filter_ipv4_in_1": 1, "filter_ipv4_in_2": 1,
+    }  # fmt: skip

@@ -10,10 +10,19 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
+from dataclasses import replace
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
 
 from openflow_rules.compiler.parts import Ports
 from ryu_lw4o6.core.binding import Binding, Prefix
+from ryu_lw4o6.core.filters import Direction, PortRange, Rule
 from ryu_lw4o6.core.portset import PortParams
 from ryu_lw4o6.core.settings import Failover, IcmpPolicy, Instance, Ipv4Side, Ipv6Side
 
@@ -48,6 +57,26 @@ def instance(
         failover=failover,
         icmp=icmp or IcmpPolicy(),
     )
+
+
+def with_filters(plain: Instance) -> Instance:
+    """The same with a rule of every kind of match, on both sides and in both directions."""
+    source, destination = IPv4Network("192.0.2.0/25"), IPv4Network("198.51.100.7/32")
+    for_ipv4 = tuple(
+        Rule(direction, allow, source, destination, protocol, sports, dports)
+        for direction in Direction
+        for allow in (True, False)
+        for protocol, sports, dports in (
+            (6, PortRange(1024, 65535), PortRange(25, 25)), (17, None, PortRange(135, 139)),
+            (1, None, None), (47, None, None), (6, PortRange(0, 65535), None), (None, None, None),
+        )
+    )  # fmt: skip
+    for_ipv4 += (Rule(Direction.IN, True, IPv4Network("0.0.0.0/0")),)
+    for_ipv6 = tuple(replace(rule, lwb4=IPv6Network("2001:db8:b4::/48")) for rule in for_ipv4)
+    return replace(
+        plain,
+        ipv6=replace(plain.ipv6, filters=for_ipv6), ipv4=replace(plain.ipv4, filters=for_ipv4),
+    )  # fmt: skip
 
 
 def binding(lwb4: str, ipv4: str, psid: int = 0, br: IPv6Address | None = None) -> Binding:

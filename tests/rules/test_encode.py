@@ -20,6 +20,7 @@ from tests.rules.samples import (
     PREFIXES,
     SECOND_BR,
     instance,
+    with_filters,
 )
 from tests.support.openflow import Connection
 from tests.support.ovs import Ovs
@@ -85,7 +86,7 @@ def test_the_switch_reads_every_flow_back_as_it_was_written(
     ovs: Ovs, policy: IcmpPolicy, hairpinning: bool, failover: Failover
 ) -> None:
     """A controller that restarts recognises its own flows, and so leaves them alone."""
-    lwaftr = instance(icmp=policy, hairpinning=hairpinning, failover=failover)
+    lwaftr = with_filters(instance(icmp=policy, hairpinning=hairpinning, failover=failover))
     encoder = encode.BindingEncoder(lwaftr)
     flows = pipeline(lwaftr, PORTS, NEXT_HOP_MAC)
     connection = Connection(ovs.directory / "br0.mgmt")
@@ -127,7 +128,7 @@ def test_next_hop_is_found_in_the_flow_that_uses_it() -> None:
     lwaftr = instance()
     flow = next(
         f for f in pipeline(lwaftr, PORTS, NEXT_HOP_MAC)
-        if f.table == Table.UPSTREAM_ROUTE and f.priority == 0
+        if f.table == Table.INTERNET_OUTPUT and f.priority == 0
     )  # fmt: skip
     message = encode.add_flow(flow)
     match_end = 48 + 4 + 6 + 6  # header and fixed part, match header, eth_type, padding

@@ -16,6 +16,7 @@ from ryu_lw4o6.core.config.dhcp import (
     report_leased_twice,
 )
 from ryu_lw4o6.core.config.document import Entry, value_of
+from ryu_lw4o6.core.config.filters import read_filters
 from ryu_lw4o6.core.config.pcp import read_pcp
 from ryu_lw4o6.core.config.problems import Bad
 from ryu_lw4o6.core.portset import PortParams
@@ -247,10 +248,11 @@ def _read_ipv6(entry: Entry | None, ports: dict[Hashable, Entry]) -> Ipv6Side | 
     hop_limit = value_of(found, "hop_limit", values.integer(1, 255), 255)
     label = value_of(found, "flow_label", values.choice(*FlowLabel), FlowLabel.ZERO)
     dscp = value_of(found, "dscp", values.choice(*Dscp), Dscp.INNER)
+    filters = read_filters(found.get("filters"), softwires=True)
     if not (port and address and mtu and hop_limit and label and dscp):
         return None
     return Ipv6Side(
-        port, address, next_hop, mtu, vlan, hop_limit, FlowLabel(label), Dscp(dscp)
+        port, address, next_hop, mtu, vlan, hop_limit, FlowLabel(label), Dscp(dscp), filters
     )  # fmt: skip
 
 
@@ -287,9 +289,10 @@ def _read_ipv4(
                     "Take another address, or shrink the prefix",
                 )
     vlan = value_of(found, "vlan", values.integer(1, 4094))
+    filters = read_filters(found.get("filters"), softwires=False)
     if not (port and address and next_hop and mtu):
         return None
-    return Ipv4Side(port, address, next_hop, mtu, vlan)
+    return Ipv4Side(port, address, next_hop, mtu, vlan, filters)
 
 
 def _read_icmp(entry: Entry | None) -> IcmpPolicy:
