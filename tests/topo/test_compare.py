@@ -75,7 +75,8 @@ def test_a_connection_has_survived_if_it_did_not_break_and_still_works() -> None
     assert working.survived(2, 9)
     assert not replace(working, broken=[3.0]).survived(2, 9)
     assert replace(working, broken=[1.0]).survived(2, 9)  # opened again before
-    assert not replace(working, echoes=[7.5]).survived(2, 9)  # it hangs
+    assert not replace(working, echoes=[1.5, 7.5]).survived(2, 9)  # it hangs
+    assert not replace(working, echoes=[8.5]).survived(2, 9)  # it was opened in between
 
 
 def measured(number: int, outages: list[float]) -> Measured:

@@ -28,8 +28,9 @@ class Record:
         return any(at - _SILENCE_SECONDS <= when <= at for when in reversed(self.echoes))
 
     def survived(self, since: float, until: float) -> bool:
-        """Whether it did not break between two times, and works at the end."""
-        return not any(since <= when < until for when in self.broken) and self.works(until)
+        """Whether it worked before, did not break between two times, and works at the end."""
+        unbroken = not any(since <= when < until for when in self.broken)
+        return self.works(since) and unbroken and self.works(until)
 
 
 class Talker:
