@@ -121,15 +121,12 @@ class Builder(Nodes):
     def _build_network(self) -> None:
         lab = self.lab
         self.make(lab.nodes)
-        # Settings of a namespace: no duplicate address detection, forwarding, loose routing.
-        scripts = {
-            node: ["ip link set lo up"]
-            + [
-                f"echo {value} > /proc/sys/net/{name}"
-                for name, _, value in (s.partition("=") for s in (*_SETTINGS, *lab.settings(node)))
-            ]
-            for node in lab.nodes
-        }
+        for node in lab.nodes:
+            # Before there are interfaces, which begin with these settings: no duplicate address
+            # detection, forwarding, loose routing.
+            pairs = (setting.partition("=") for setting in (*_SETTINGS, *lab.settings(node)))
+            self._script(node, [f"echo {value} > /proc/sys/net/{name}" for name, _, value in pairs])
+        scripts = {node: ["ip link set lo up"] for node in lab.nodes}
         for link in lab.links:
             ip(
                 "link", "add", link.left_name, "mtu", str(link.mtu),
@@ -146,10 +143,13 @@ class Builder(Nodes):
         for node, command in lab.addresses():
             scripts[node].append(shlex.join(["ip", *command]))
         for node, lines in scripts.items():
-            self.run(node, "sh", "-ex", text="\n".join(lines))
+            self._script(node, lines)
         for sub in () if lab.provisioned else lab.subscribers:
             self.run(sub.nat, "nft", "-f", "-", text=lab.napt(sub))
             self.run(sub.tun, "nft", "-f", "-", text=lab.softwire_rules(sub))
+
+    def _script(self, node: str, lines: list[str]) -> None:
+        self.run(node, "sh", "-ex", text="\n".join(lines))
 
     def _start_internet(self) -> None:
         pages = self.directory / "www"
