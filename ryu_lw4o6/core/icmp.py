@@ -17,7 +17,6 @@ TTL_EXCEEDED = 0  # code of TIME_EXCEEDED
 _IPV6_MIN_MTU = 1280  # an ICMPv6 error is no longer than that (RFC 4443 section 2.4 c)
 _ICMPV4_LIMIT = 576  # nor an ICMPv4 error than that (RFC 1812 section 4.3.2.3)
 _NO_ERROR_ABOUT = {3, 4, 5, 11, 12}  # ICMPv4 errors (RFC 1122 section 3.2.2)
-_DF = 0x4000
 _OFFSET = 0x1FFF
 _MULTICAST = 0xFF  # the first byte of such an address (RFC 4291 section 2.7)
 _UNSPECIFIED, _LOOPBACK = bytes(16), (1).to_bytes(16, "big")
@@ -80,11 +79,6 @@ def may_answer(packet: bytes) -> bool:
         return False
     header = (packet[0] & 0xF) * 4
     return packet[9] != 1 or (len(packet) > header and packet[header] not in _NO_ERROR_ABOUT)
-
-
-def dont_fragment(packet: bytes) -> bool:
-    (fragment,) = struct.unpack_from("!H", packet, 6)
-    return bool(fragment & _DF)
 
 
 def error(
