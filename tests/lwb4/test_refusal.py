@@ -163,6 +163,16 @@ def test_the_hold_down_doubles_while_errors_go_on() -> None:
     assert guard.held_for == 1
 
 
+def test_one_failover_after_the_other_is_held_down_no_longer() -> None:
+    """Each restart has helped for a while: an lwAFTR that goes and comes is no reason to wait."""
+    guard, now = Guard(hold_down=1), 0.0
+    for number in range(8):
+        guard, accepted = judge(guard, number, now)
+        assert accepted is Verdict.ACCEPTED
+        assert guard.held_for == 1
+        now += 2.1
+
+
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 20), st.booleans()), max_size=60))
 def test_restarts_are_a_hold_down_apart(errors: list[tuple[float, int, bool]]) -> None:
     guard, now, restarts = Guard(hold_down=2), 0.0, []

@@ -162,6 +162,7 @@ class Guard:
         )
 
     def _next_hold(self, now: float) -> float:
-        if self.restarted is None or now > self.restarted + 2 * self.held_for:
+        # A while without errors: the last restart has helped, and this is another failover.
+        if self.restarted is None or now > self.restarted + self.held_for + self.hold_down:
             return self.hold_down
         return min(self.held_for * 2, max(MAX_HOLD_DOWN, self.hold_down))
