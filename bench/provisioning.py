@@ -235,7 +235,18 @@ def _failover(lab: FailoverBuilder) -> float:
         times = [killed, *(when for when, _ in stream.arrivals if when > killed)]
         _, first = max(pairwise(times), key=lambda pair: pair[1] - pair[0])
     faults.recover(lab, Role.PRIMARY)
+    _forget(lab)
     return first - killed
+
+
+def _forget(lab: FailoverBuilder) -> None:
+    """Let the backup be one that has never heard of any binding."""
+    backup = lab.lwaftrs[lab.lab.sites[1].name]
+    backup.kill("ryu-manager")
+    for file in backup.directory.glob("bindings.sqlite*"):
+        file.unlink()
+    backup.start_controller()
+    wait_for("the backup is ready", lambda: backup.ready() and lab.converged(), 30)
 
 
 def _reaches(lab: FailoverBuilder, sub: Subscriber) -> bool:
