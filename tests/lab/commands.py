@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from topo.build import RUN
@@ -52,15 +53,22 @@ class Ping:
     """From behind an lwB4 to the Internet host, until it is asked how it was."""
 
     def __init__(self, builder: FailoverBuilder, host: str) -> None:
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (a pipe would be full soon)
         self._process = subprocess.Popen(
             builder.command(
-                host, "ping", "-q", "-i", str(1 / PINGS_PER_SECOND), "-w", "60", str(SERVER)
+                host, "ping", "-i", str(1 / PINGS_PER_SECOND), "-w", "60", str(SERVER)
             ),
-            stdout=subprocess.PIPE, text=True,
+            stdout=self._said,
         )  # fmt: skip
 
     def lost(self) -> int:
+        """How many were lost, but for one that was still under way."""
         self._process.send_signal(2)
-        text = self._process.communicate(timeout=10)[0]
-        sent, received = re.findall(r"(\d+) packets transmitted, (\d+) received", text)[0]
-        return int(sent) - int(received)
+        self._process.wait(10)
+        with self._said:
+            self._said.seek(0)
+            text = self._said.read()
+        answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", text)}
+        (sent,) = map(int, re.findall(r"(\d+) packets transmitted", text))
+        expected = set(range(1, sent + 1)) - ({sent} - answered)
+        return len(expected - answered)
