@@ -68,7 +68,9 @@ ASKED_IPV4_PER_SECOND = 2_000
 """Packets from the Internet that the supporting system is asked about. After a failover every
 subscriber is unknown, and must not wait behind the Internet's port scans."""
 
-_SEND_BYTES = 64 * 1024
+_SEND_BYTES = 512 * 1024
+"""Sent at once, before everybody else has a turn: while a storm is on, a turn takes tens of
+milliseconds, and a bundle is some of these."""
 _IPV4_LOW_BITS = 16  # where a binding's cookie has the low bits of its IPv4 address
 _SEQUENCE = 1 << 20  # transaction ids of a session start here: Ryu's own are random, but few
 
