@@ -171,6 +171,7 @@ static __always_inline __u64 fragment_mark(const __u8 *ip, const void *end,
 	__u64 now = bpf_ktime_get_ns(), mark, ports = 0;
 	struct fragmented key = {};
 	struct fragments *before, first = {};
+	int fresh;
 
 	if (!bytes || (field & IP_MF && bytes % 8) || (field & IP_OFFSET) * 8 + bytes > LONGEST)
 		return REFUSED;
@@ -183,10 +184,10 @@ static __always_inline __u64 fragment_mark(const __u8 *ip, const void *end,
 	key.id = *(__u16 *)(ip + 4);
 	key.protocol = ip[9];
 	before = bpf_map_lookup_elem(&in_fragments, &key);
-	if (before && now - before->since > LIFETIME)
-		before = 0;
+	fresh = before && now - before->since <= LIFETIME;
+	barrier_var(fresh);	/* Linux 6.1 does not follow what the compiler would make of it */
 	if (field & IP_OFFSET) {
-		if (!before) {
+		if (!before || !fresh) {
 			first.since = now;
 			first.bytes = bytes;
 			bpf_map_update_elem(&in_fragments, &key, &first, BPF_ANY);
@@ -215,7 +216,7 @@ static __always_inline __u64 fragment_mark(const __u8 *ip, const void *end,
 	first.ports = ports;
 	first.known = 1;
 	first.bytes = bytes;
-	if (before && !before->known) {
+	if (before && fresh && !before->known) {
 		first.bytes += before->bytes;
 		mark |= NO_PORTS;
 	}
