@@ -98,8 +98,9 @@ class Conformance:
                    received(text) == 3)  # fmt: skip
 
     def a_narrower_path(self, sub: Subscriber) -> None:
-        """The access router's link to the lwB4 gets an MTU of 1400: 1360 bytes of IPv4."""
-        self.lab.run("access", "ip", "link", "set", f"sub{sub.number}", "mtu", "1400")
+        """The access router takes 1400 bytes to the lwB4, 1360 of IPv4; any size comes back."""
+        route = (f"{sub.lwb4}/128", "dev", f"sub{sub.number}")
+        self.lab.run("access", "ip", "-6", "route", "add", *route, "mtu", "lock", "1400")
         try:
             text = self.ping("inet", sub.ipv4, "-M", "do", "-s", "1400")
             told = found(r"mtu ?= ?(\d+)", text)
@@ -111,7 +112,7 @@ class Conformance:
                 text = self.ping("inet", sub.ipv4, "-M", "dont", "-s", "1400")
                 self.check("1428 bytes without DF", f"{received(text)} of 3", received(text) == 3)
         finally:
-            self.lab.run("access", "ip", "link", "set", f"sub{sub.number}", "mtu", str(ACCESS_MTU))
+            self.lab.run("access", "ip", "-6", "route", "del", *route)
 
     def nobody_answers_for_nobody(self) -> None:
         before = self.lwaftr.counters()["drop_downstream_no_binding"]
