@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, settings
 from tests.support import evidence
 from tests.support.postgres import Postgres
 
+pytest.register_assert_rewrite("tests.wire.scenario")
+
 SYSTEM_FIXTURES = {
     "postgres",
     "ovs",

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("tests.wire.scenario")
-
-from tests.support.rig import CONFIG, Rig, in_vlans  # noqa: E402
+from tests.support.rig import CONFIG, Rig, in_vlans
 
 SILENT = (
     CONFIG
