@@ -268,7 +268,7 @@ def match_fragments(xid: int) -> bytes:
 
 _BUNDLE_ADD_HEADER = struct.Struct("!BBHIIIIHH")
 BUNDLE_OVERHEAD = _BUNDLE_ADD_HEADER.size
-BUNDLE_OPEN, BUNDLE_COMMIT, BUNDLE_DISCARD = 0, 4, 6
+BUNDLE_OPEN, BUNDLE_COMMIT = 0, 4
 
 
 def bundle_control(kind: int, xid: int) -> bytes:

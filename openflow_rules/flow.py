@@ -112,10 +112,6 @@ class Flow:
     hard_timeout: int = 0
     note: str = ""
 
-    @property
-    def drops(self) -> bool:
-        return not self.actions and self.goto is None
-
     def bind(self, value_of: Callable[[Var], int | str]) -> Flow:
         """This flow with every ``Var`` replaced by ``value_of(var)``."""
 

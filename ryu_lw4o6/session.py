@@ -139,7 +139,6 @@ class Session:
         while they are looked at again."""
         self.connected_at = time.time()
         self.missing_ports: tuple[str, ...] = ()
-        self.last_error: str | None = None
         self.reconciled: dict[str, float] = {}
         self.ports: Ports | None = None
         self._datapath = datapath
@@ -274,7 +273,6 @@ class Session:
                 else:
                     self._wait()
         except SessionError as error:
-            self.last_error = str(error)
             LOG.error("%s: %s; closing the connection", self.instance.name, error)
             self._datapath.close()
         finally:

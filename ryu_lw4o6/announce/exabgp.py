@@ -53,7 +53,6 @@ class ExaBgp:
         self._socket_name = f"lw4o6-announce-{name}"
         self._config, self._digest = _config(settings, self._socket_name)
         self._connection: Any = None
-        self._connected = hub.Event()
         self._pid: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._wanted: Sequence[str] | None = None  # nothing has been said yet

@@ -9,8 +9,6 @@ from topo.lwaftr import PROCESSES, Lwaftr
 from topo.nodes import LabError, wait_for
 from topo.plan import Site
 
-NICS = ("eth6", "eth4")
-
 
 class How(enum.StrEnum):
     """What happens to the lwAFTR."""
