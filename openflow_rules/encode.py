@@ -466,6 +466,8 @@ class PipelineFields(NamedTuple):
     psid: int
     mtu: int = 0
     """The largest IPv4 packet that the way to the lwB4 takes, if the rules knew it."""
+    sent_on: bool = False
+    """Whether the controller had the packet before, and gave it back to the pipeline."""
 
     @property
     def softwire(self) -> tuple[IPv6Address, IPv6Address] | None:
@@ -484,12 +486,14 @@ _TUNNEL_SOURCE = _header("tun_ipv6_src", 16)
 _TUNNEL_DESTINATION = _header("tun_ipv6_dst", 16)
 _PSID = _header(Register.PSID, 4)
 _MTU = _header(Register.MTU, 4)
+_SENT_ON = _header(Register.SENT_ON, 4)
 
 
 def pipeline_fields(fields: bytes) -> PipelineFields:
     """The match fields of a packet-in. A field that is not there was zero."""
     source = destination = None
     psid = mtu = at = 0
+    sent_on = False
     end = len(fields)
     while at + 4 <= end:
         header = fields[at : at + 4]
@@ -505,7 +509,9 @@ def pipeline_fields(fields: bytes) -> PipelineFields:
             psid = int.from_bytes(fields[value_at:at], "big")
         elif header == _MTU:
             mtu = int.from_bytes(fields[value_at:at], "big")
-    return PipelineFields(source, destination, psid, mtu)
+        elif header == _SENT_ON:
+            sent_on = any(fields[value_at:at])
+    return PipelineFields(source, destination, psid, mtu, sent_on)
 
 
 # --- reading flows back ---------------------------------------------------------------------------
@@ -613,11 +619,23 @@ def reinject(frame: bytes, in_port: int, table: int, tunnel: tuple[bytes, bytes]
     """Put a frame that was shown to the controller back to ``table``, as if it came in by
     ``in_port``, out of a tunnel between these two addresses (of 16 bytes each) if it was in
     one."""
+    return _reinject(b"", frame, in_port, table, tunnel)
+
+
+def send_on(frame: bytes, in_port: int, table: int, tunnel: tuple[bytes, bytes] | None) -> bytes:
+    """The same for a frame that had no binding and has one now. If it is shown again, its fields
+    say so."""
+    return _reinject(_SET_SENT_ON, frame, in_port, table, tunnel)
+
+
+def _reinject(
+    first: bytes, frame: bytes, in_port: int, table: int, tunnel: tuple[bytes, bytes] | None
+) -> bytes:
     actions = _resubmit(in_port, table)
     if tunnel is not None:
         before, between, after = _SET_TUNNEL
         actions = b"".join((before, tunnel[0], between, tunnel[1], after, actions))
-    return _packet_out(frame, in_port, actions)
+    return _packet_out(frame, in_port, first + actions)
 
 
 def from_controller(frame: bytes) -> bytes:
@@ -676,3 +694,4 @@ def _set_tunnel() -> tuple[bytes, bytes, bytes]:
 
 
 _SET_TUNNEL = _set_tunnel()
+_SET_SENT_ON = _packed(parser.OFPActionSetField(**{Register.SENT_ON: 1}))

@@ -51,6 +51,7 @@ class Register:
     LARGER = "reg3"  # PATH_MTU -> SOFTWIRE_OUTPUT: 1 if the packet is larger than its path takes
     MTU = "reg4"  # PATH_MTU -> the controller: the largest IPv4 packet that the path takes
     QUIET = "reg2"  # UNKNOWN_..._QUIET -> UNKNOWN_..._PUNT: 1 if there is no need to show it
+    SENT_ON = "reg5"  # the controller -> itself: 1 if it has had the packet, and given it back
 
 
 IP_FIELDS = frozenset({"eth_type", "ip_proto", "ipv4_src", "ipv4_dst"})

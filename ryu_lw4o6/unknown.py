@@ -100,7 +100,8 @@ class UnknownTraffic:
         """The switch has shown a packet that has no binding. Must not wait."""
         now = time.monotonic()
         self.packets["shown"] += 1
-        question = _question(fields, frame, upstream=upstream)
+        known = encode.pipeline_fields(fields)
+        question = _question(known, frame, upstream=upstream)
         if question is None:
             self.packets["dropped_malformed"] += 1
             return
@@ -110,9 +111,9 @@ class UnknownTraffic:
         elif self._no.has(question, now):
             self.packets["dropped_refused"] += 1
         else:
-            self._put(question, frame, now)
+            self._put(question, frame, now, sent_on=known.sent_on)
 
-    def _put(self, question: Question, frame: bytes, now: float) -> None:
+    def _put(self, question: Question, frame: bytes, now: float, *, sent_on: bool) -> None:
         """A question nobody has asked yet."""
         lwb4 = question.lwb4
         if lwb4 is not None and self._by_lwb4[lwb4] >= QUESTIONS_PER_LWB4:
@@ -123,13 +124,13 @@ class UnknownTraffic:
         if lwb4 is not None:
             self._by_lwb4[lwb4] += 1
         self._hold(question, waiting, frame, now)
-        known = self._known(question)
+        known = self._known(question, sent_on=sent_on)
         if known is None:
             self._ask(question, self.instance, self.answered)
         else:
             self.answered(question, known)
 
-    def _known(self, question: Question) -> Outcome | None:
+    def _known(self, question: Question, *, sent_on: bool) -> Outcome | None:
         """The answer if there is no need to ask anybody."""
         if not self.instance.serves(question.key.ipv4):
             return Outcome.NOT_SERVED
@@ -138,14 +139,17 @@ class UnknownTraffic:
             return None
         if question.lwb4 in (None, binding.lwb4):
             if question.br_address in (None, self.instance.br_address_of(binding)):
-                return Outcome.ACCEPTED if self._restore(question) else Outcome.UNAVAILABLE
+                if sent_on and not self._restore(question):
+                    return Outcome.UNAVAILABLE
+                return Outcome.ACCEPTED  # the packet has missed the flows by a moment
         elif binding.origin is Origin.STATIC:
             return Outcome.OTHER_LWB4
         return None
 
     def _restore(self, question: Question) -> bool:
-        """The binding is there, so its flows are on their way, or somebody has taken them away:
-        then they are sent again. If that has just been done, it is of no use."""
+        """A packet was sent on to the flows of its binding, and comes back: they are on their way,
+        or somebody has taken them away, and they are sent again. If that has just been done, it
+        is of no use."""
         session = self._session
         if session is None or session.pending(question.key):
             return True
@@ -263,7 +267,7 @@ class UnknownTraffic:
             tunnel = (question.lwb4.packed, question.br_address.packed)
             port, table = session.ports.softwire, Table.UPSTREAM_PORT_SET
         for frame in frames:
-            sent = session.send(encode.reinject(frame, port, table, tunnel))
+            sent = session.send(encode.send_on(frame, port, table, tunnel))
             self.packets["sent_on" if sent else "dropped_switch"] += 1
 
     def status(self) -> dict[str, Any]:
@@ -291,12 +295,11 @@ def _percentiles(seconds: Iterable[float]) -> dict[str, float | None]:
     }
 
 
-def _question(fields: bytes, frame: bytes, *, upstream: bool) -> Question | None:
+def _question(known: encode.PipelineFields, frame: bytes, *, upstream: bool) -> Question | None:
     """What a packet without a binding asks."""
     packet = icmp.ipv4_packet(frame)
     if packet is None:
         return None
-    known = encode.pipeline_fields(fields)
     if not upstream:
         return Question(BindingKey(IPv4Address(packet[16:20]), known.psid))
     softwire = known.softwire

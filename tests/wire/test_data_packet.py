@@ -16,6 +16,7 @@ import pytest
 from scapy.layers.inet import ICMP, TCP, UDP
 from scapy.packet import Packet
 
+from openflow_rules.tables import Register, Table
 from ryu_lw4o6.core.binding import Binding, BindingKey
 from ryu_lw4o6.core.portset import FULL_ADDRESS, PortParams
 from ryu_lw4o6.store import Store
@@ -113,6 +114,32 @@ def test_no_packet_of_a_burst_is_lost(rig: Rig, system: Store) -> None:
     got = frames(rig.wire4, len(burst))
     assert sorted(got) == sorted(frame_of(out_of(p), 4, out=True) for p in burst)
     assert frames(rig.wire6, 1, 0.2) == []
+
+
+def test_packets_that_missed_their_flows_by_a_moment_go_on(rig: Rig, system: Store) -> None:
+    system.save([binding(24, 24)], [])
+    first = from_lwb4(24, 24)
+    run(rig, Scenario("first", send6=[first], out4=[out_of(first)], counters=ONE_ASKED))
+    # The switch looked these up before it had the flows, and shows them one by one.
+    for number in range(3):
+        late = from_lwb4(24, 24, b"late", id=number)
+        show_again(rig, late)
+        assert frames(rig.wire4, 1) == [frame_of(out_of(late), 4, out=True)]
+    rig.wire6.send(frame_of(first, 6))
+    assert frames(rig.wire4, 1) == [frame_of(out_of(first), 4, out=True)]
+    assert frames(rig.wire6, 1, 0.2) == []
+
+
+def show_again(rig: Rig, packet: Packet) -> None:
+    """Have the switch find no binding for a softwire packet."""
+    port = rig.ovs("ovs-vsctl", "get", "Interface", "softwire0", "ofport").strip()
+    frame = bytes(12) + b"\x08\x00" + bytes(packet.payload)
+    actions = (
+        f"set_field:{packet.src}->tun_ipv6_src,set_field:{packet.dst}->tun_ipv6_dst,"
+        f"set_field:{packet[UDP].sport >> 4 & 63}->{Register.PSID},resubmit(,{Table.UNKNOWN_LWB4})"
+    )
+    rig.ovs("ovs-ofctl", "-OOpenFlow13", "packet-out", "br0",
+            f"in_port={port},packet={frame.hex()},actions={actions}")  # fmt: skip
 
 
 def test_an_icmp_echo_and_an_established_tcp_connection_go_on(rig: Rig, system: Store) -> None:
@@ -239,7 +266,9 @@ def test_flows_that_somebody_deleted_come_back_with_the_first_packet(
     packet = from_lwb4(21, 21)
     run(rig, Scenario("first", send6=[packet], out4=[out_of(packet)], counters=ONE_ASKED))
     rig.ovs("ovs-ofctl", "-OOpenFlow13", "del-flows", "br0", "tun_ipv6_src=" + subscriber(21))
-    run(rig, Scenario("restored", send6=[packet], out4=[out_of(packet)], counters=ONE_ASKED))
+    # It finds no binding again when it is sent on, and only that says that flows are missing.
+    twice = ONE_ASKED | {"unknown_lwb4": 2}
+    run(rig, Scenario("restored", send6=[packet], out4=[out_of(packet)], counters=twice))
 
 
 def test_what_was_validated_outlives_controller_and_supporting_system(
