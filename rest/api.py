@@ -20,9 +20,10 @@ from rest.service import BindingService
 from rest.stream import Stream
 from rest.values import Bad
 from ryu_lw4o6 import __version__
+from ryu_lw4o6.changes import StaticBinding
 from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, Origin, UnknownPrefix
 from ryu_lw4o6.events import KEPT as MAX_EVENTS
-from ryu_lw4o6.service import StaticBinding, SwitchState
+from ryu_lw4o6.service import SwitchState
 from ryu_lw4o6.store import StoreUnavailable
 
 _PER_TURN = 500
@@ -286,7 +287,7 @@ class Api:
         if not (create or replace or delete):
             return
         try:
-            self._service.change(create=create, replace=replace, delete=delete)
+            self._service.changes.change(create=create, replace=replace, delete=delete)
         except BindingConflict as error:
             raise Problem(
                 409, f"{error}; PUT replaces it", existing=self._json(error.existing)

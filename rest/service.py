@@ -11,11 +11,8 @@ from ryu_lw4o6.events import Events
 from ryu_lw4o6.service import Applied
 
 
-class BindingService(Protocol):
-    """See ``ryu_lw4o6.service.Service``, which is one. The table is only read here."""
-
-    settings: Settings
-    table: BindingTable
+class BindingChanges(Protocol):
+    """See ``ryu_lw4o6.changes.Changes``."""
 
     def change(
         self,
@@ -26,6 +23,16 @@ class BindingService(Protocol):
         """All or nothing; on return the store has committed. Raises BindingConflict, KeyError
         for a key that is not there, StaticBinding, UnknownPrefix, ValueError, StoreUnavailable.
         """
+
+
+class BindingService(Protocol):
+    """See ``ryu_lw4o6.service.Service``, which is one. The table is only read here."""
+
+    settings: Settings
+    table: BindingTable
+
+    @property
+    def changes(self) -> BindingChanges: ...
 
     events: Events
 

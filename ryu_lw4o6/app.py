@@ -100,6 +100,6 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
             try:
                 now = time.time()
                 self._service.renew(now)
-                self._service.expire(now)
+                self._service.changes.expire(now)
             except StoreUnavailable as error:
                 LOG.error("expired bindings stay until the store is back: %s", error)

@@ -36,11 +36,11 @@ def kinds(service: MemoryService) -> list[str]:
 
 def test_made_prolonged_and_given_back(service: MemoryService) -> None:
     made = binding(1, 5)
-    assert service.provision([made], [], kept) == set()
+    assert service.changes.provision([made], [], kept) == set()
     longer = replace(made, expires_at=5e9)
-    assert service.provision([longer], [], kept) == set()
+    assert service.changes.provision([longer], [], kept) == set()
     assert service.table.get(made.key) == longer
-    assert service.provision([], [longer], kept) == set()
+    assert service.changes.provision([], [longer], kept) == set()
     assert made.key not in service.table
     assert kinds(service) == ["binding-created", "binding-deleted"]
 
@@ -56,16 +56,16 @@ def test_what_somebody_else_has_is_left_to_him(service: MemoryService, theirs: B
         told.append(set(refused))
         return set()
 
-    assert service.provision([ours, binding(3, 6)], [], commit) == {theirs.key}
+    assert service.changes.provision([ours, binding(3, 6)], [], commit) == {theirs.key}
     assert told == [{theirs.key}]
-    service.provision([], [ours], kept)
+    service.changes.provision([], [ours], kept)
     assert service.table.get(theirs.key) == theirs
     assert binding(3, 6).key in service.table
 
 
 def test_what_the_store_refuses_is_not_made(service: MemoryService) -> None:
     ours = [binding(1, 5), binding(2, 6)]
-    refused = service.provision(ours, [], lambda refused: {ours[0].key})
+    refused = service.changes.provision(ours, [], lambda refused: {ours[0].key})
     assert refused == {ours[0].key}
     assert ours[0].key not in service.table
     assert ours[1].key in service.table
@@ -76,7 +76,7 @@ def test_a_store_that_is_gone(service: MemoryService) -> None:
         raise StoreError("it is gone", "Find it")
 
     with pytest.raises(StoreUnavailable):
-        service.provision([binding(1, 5)], [], gone)
+        service.changes.provision([binding(1, 5)], [], gone)
     assert len(service.table) == 1  # the static one
 
 
@@ -88,6 +88,6 @@ def test_a_store_that_goes_while_it_is_asked(service: MemoryService) -> None:
         service.store.down = True
         return {ours[0].key}
 
-    assert service.provision(ours, [], commit) == {ours[0].key}
+    assert service.changes.provision(ours, [], commit) == {ours[0].key}
     assert ours[1].key in service.table
     assert kinds(service) == ["binding-created"]

@@ -53,8 +53,8 @@ def test_a_lifetime_ends(client: Client, service: MemoryService) -> None:
     made = client.post("/v1/bindings", NEW | {"lifetime": 60}).json
     expires = datetime.fromisoformat(made["expires_at"]).astimezone(UTC).timestamp()
     assert before + 59 <= expires <= time.time() + 60
-    assert service.expire(before + 59) == []
-    assert service.expire(time.time() + 61) == [KEY]
+    assert service.changes.expire(before + 59) == []
+    assert service.changes.expire(time.time() + 61) == [KEY]
     assert client.get("/v1/bindings/192.0.2.2/9").status == 404
 
 
