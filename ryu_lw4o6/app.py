@@ -89,9 +89,8 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
     @_on(ofp_event.EventOFPPortStateChange, MAIN_DISPATCHER)
     def _port_state_change(self, event: Any) -> None:
         switch = self._service.switch(event.datapath.id)
-        if switch is not None and switch.session is not None:
-            switch.session.touch_ports()
-            switch.changed()
+        if switch is not None:
+            switch.port_changed()
 
     @fatal
     def _expire(self) -> None:

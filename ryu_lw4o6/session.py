@@ -217,14 +217,14 @@ class Session:
         return self._outbox.add(message)
 
     def links_down(self) -> list[str]:
-        """The NICs without a link."""
-        return [
-            name
+        """The NICs without a link, or missing."""
+        linked = {
+            port.name.decode(errors="replace")
             for port in self._datapath.ports.values()
-            if (name := port.name.decode(errors="replace"))
-            in (self.instance.ipv6.port, self.instance.ipv4.port)
-            and port.state & ofp.OFPPS_LINK_DOWN
-        ]
+            if not port.state & ofp.OFPPS_LINK_DOWN
+        }
+        nics = dict.fromkeys((self.instance.ipv6.port, self.instance.ipv4.port))
+        return [nic for nic in nics if nic not in linked]
 
     def is_alive(self) -> bool:
         """Ask for a sign of life and wait for it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -110,6 +110,7 @@ class Switch:
         self._icmpv4_limit = RateLimit(instance.icmp.rate)
         self._table = table
         self._datapath: Any = None
+        self._links_down: list[str] = []
 
     def connect(self, datapath: Any) -> Session:
         """A connection was made: start its session. The caller runs it."""
@@ -119,9 +120,9 @@ class Switch:
             old.close()
             old_datapath.close()
         self.connections += 1
-        self.ipv4_next_hop.reset()
-        if self.ipv6_next_hop is not None:
-            self.ipv6_next_hop.reset()
+        for _, hop in self._next_hops():
+            hop.reset()
+        self._links_down = []
         self._datapath = datapath
         self.session = Session(
             datapath,
@@ -153,6 +154,26 @@ class Switch:
             self._events.add("switch-disconnected", instance=self.instance.name)
             self.changed()
 
+    def port_changed(self) -> None:
+        """A port of the switch came, went, or changed its state."""
+        session = self.session
+        if session is None:
+            return
+        session.touch_ports()
+        down = session.links_down()
+        # Whoever is behind a link that is back may not be ready yet, or be somebody else.
+        for nic, hop in self._next_hops():
+            if nic in self._links_down and nic not in down:
+                hop.reset()
+        self._links_down = down
+        self.changed()
+
+    def _next_hops(self) -> Iterator[tuple[str, NextHop]]:
+        """With the NICs they are behind."""
+        yield self.instance.ipv4.port, self.ipv4_next_hop
+        if self.ipv6_next_hop is not None:
+            yield self.instance.ipv6.port, self.ipv6_next_hop
+
     def current_session(self) -> Session | None:
         return self.session
 
@@ -168,14 +189,13 @@ class Switch:
         down = session.links_down()
         if down:
             return f"no link on {', '.join(down)}"
-        if self.ipv4_next_hop.mac is None:
-            return f"the IPv4 next hop {self.ipv4_next_hop.address} does not answer ARP"
-        # Open vSwitch finds it by the same answers, and has forgotten it if it is a new one.
-        if self.ipv6_next_hop is not None and not self.ipv6_next_hop.answered:
-            return f"the IPv6 next hop {self.ipv6_next_hop.address} does not answer"
-        # Nothing else tells of a link that loses everything, yet has a carrier.
-        for hop in (self.ipv4_next_hop, self.ipv6_next_hop):
-            if hop is not None and hop.state is NextHopState.STALE:
+        for _, hop in self._next_hops():
+            # Open vSwitch finds that of the IPv6 side by the same answers, and has forgotten it
+            # if it is a new one.
+            if not hop.answered:
+                return f"the next hop {hop.address} does not answer"
+            # Nothing else tells of a link that loses everything, yet has a carrier.
+            if hop.state is NextHopState.STALE:
                 return f"the next hop {hop.address} does not answer any more"
         return None
 
@@ -219,15 +239,10 @@ class Switch:
 
     def _packet_in(self, flow_cookie: int, fields: bytes, frame: bytes) -> None:
         if flow_cookie == _ARP:
-            if self._learn(self.ipv4_next_hop, frame) and self.session is not None:
-                self.session.touch_pipeline()
-                self.changed()
+            self._learn(self.ipv4_next_hop, frame)
         elif flow_cookie == _NEIGHBOUR:
             if self.ipv6_next_hop is not None:
-                known = self.ipv6_next_hop.answered
                 self._learn(self.ipv6_next_hop, frame)
-                if not known:
-                    self.changed()
         elif flow_cookie == _TUNNEL_ICMP:
             self._follow(self.paths.error(frame, time.monotonic()))
         elif flow_cookie == _PATH_MTU:
@@ -336,11 +351,14 @@ class Switch:
         elif session.send(message):
             self.icmp_sent.add("icmpv4", packet)
 
-    def _learn(self, next_hop: NextHop, frame: bytes) -> bool:
-        changed = next_hop.learn(time.monotonic(), frame)
-        if changed:
+    def _learn(self, next_hop: NextHop, frame: bytes) -> None:
+        known = next_hop.answered
+        if next_hop.learn(time.monotonic(), frame):
             LOG.info("%s: next hop %s is at %s", self.instance.name, next_hop.address, next_hop.mac)
-        return changed
+            if next_hop is self.ipv4_next_hop and self.session is not None:
+                self.session.touch_pipeline()
+        if next_hop.answered and not known:
+            self.changed()
 
     def failover_status(self) -> dict[str, Any]:
         """What becomes of packets without a binding, and of routes; ready for JSON."""

@@ -52,7 +52,7 @@ class NextHop:
             self.mac = mac
 
     def reset(self) -> None:
-        """The connection or the port is new: ask again at once."""
+        """The connection or the link is new: ask again at once, until there is an answer."""
         self.next_probe = 0.0
         self.answered = False
 
@@ -60,10 +60,12 @@ class NextHop:
         """The request that is due, if one is."""
         if now < self.next_probe:
             return None
-        # Ask the known MAC address first (RFC 1122 section 2.3.2.1): it disturbs nobody else.
-        known = mac_bytes(self.mac) if self.mac and self.unanswered < PROBES else None
+        # Ask the known MAC address first (RFC 1122 section 2.3.2.1): it disturbs nobody else. A
+        # new link may lead to another one.
+        asked_alone = self.mac and self.answered and self.unanswered < PROBES
+        known = mac_bytes(self.mac) if asked_alone else None
         self.unanswered += 1
-        settled = self.mac is not None and self.unanswered == 1
+        settled = self.answered and self.unanswered == 1
         self.next_probe = now + (self.refresh if settled else RETRY_SECONDS)
         request: bytes = self.protocol.solicit(own_mac, self.own, self.address, known)
         return request

@@ -13,7 +13,7 @@ import pytest
 from tests.support.bird import Bird
 from tests.support.netns import namespace
 from tests.support.ovs import run, wait_for
-from tests.support.rig import CONFIG, NEXT_HOP6, Rig
+from tests.support.rig import CONFIG, NEXT_HOP4, NEXT_HOP6, Rig
 
 ROUTES = {"2001:db8:ffff::1/128", "2001:db8:ffff::2/128",
           "192.0.2.0/24", "198.18.0.0/30", "203.0.113.0/29"}  # fmt: skip
@@ -145,6 +145,23 @@ def test_a_link_goes_down_and_up(network: Network, link: str) -> None:
     wait_for("it is announced again", network.announced, 20)
 
 
+@pytest.mark.parametrize(("side", "next_hop"), [("4", NEXT_HOP4), ("6", NEXT_HOP6)])
+def test_a_link_that_is_back_is_of_use_when_its_next_hop_answers(
+    network: Network, side: str, next_hop: str
+) -> None:
+    """A router looks for duplicates of its address before it uses it (RFC 4862 section 5.4)."""
+    router, address = network.rig.routers[side], f"{next_hop}/{24 if side == '4' else 64}"
+    network.rig.ovs("ip", "link", "set", f"eth{side}", "down")
+    wait_for("it is withdrawn", network.withdrawn)
+    run("ip", "-n", router, "addr", "del", address, "dev", f"wire{side}", check=False)
+    network.rig.ovs("ip", "link", "set", f"eth{side}", "up")
+    obstacle = f"the next hop {next_hop} does not answer"
+    wait_for("that is what keeps it", lambda: network.failover()["obstacle"] == obstacle)
+    assert network.withdrawn()
+    run("ip", "-n", router, "addr", "add", address, "dev", f"wire{side}", "nodad")
+    wait_for("it is announced again", network.announced, 20)
+
+
 @pytest.mark.parametrize(
     ("side", "address"), [("4", "198.51.100.254/24"), ("6", "2001:db8:1::fe/64")]
 )
@@ -199,7 +216,7 @@ def test_a_switch_that_does_not_know_the_way_to_lwb4s_is_not_announced(network: 
     ovs.start_switch()
     network.rig.lw4o6("switch", "up")
     ovs.reconnect("br0")
-    obstacle = f"the IPv6 next hop {NEXT_HOP6} does not answer"
+    obstacle = f"the next hop {NEXT_HOP6} does not answer"
     wait_for("that is what keeps it", lambda: network.failover()["obstacle"] == obstacle, 30)
     assert network.withdrawn()
     run("ip", "-n", router, "addr", "add", f"{NEXT_HOP6}/64", "dev", "wire6", "nodad")

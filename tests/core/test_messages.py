@@ -198,6 +198,19 @@ def test_next_hop_is_asked_resolved_refreshed_and_followed() -> None:
     assert not hop.learn(33.0, other)
 
 
+def test_next_hop_behind_a_new_link_is_asked_until_it_answers() -> None:
+    hop = NextHop(arp, OWN4, PEER4)
+    reply = bytes(Ether() / ARP(op=2, hwsrc="02:00:00:00:04:fe", psrc="198.51.100.254"))
+    hop.learn(0.0, reply)
+    hop.reset()
+    for now in (5.0, 6.0):  # everybody: it may be another one
+        assert not hop.answered
+        assert hop.probe(now, OWN_MAC) == arp.solicit(OWN_MAC, OWN4, PEER4)
+        assert hop.probe(now + 0.9, OWN_MAC) is None
+    assert not hop.learn(6.1, reply)  # it is where it was
+    assert hop.answered
+
+
 def test_next_hop_that_falls_silent_is_stale_but_used() -> None:
     hop = NextHop(arp, OWN4, PEER4)
     hop.adopt("02:00:00:00:04:fe")

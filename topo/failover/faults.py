@@ -68,11 +68,17 @@ def _cables(lab: FailoverBuilder, site: Site, state: str) -> None:
     for router in ("access", "border"):
         lab.run(router, "ip", "link", "set", f"core{site.number}", state)
     if state == "up":
-        # The kernel has taken away the routers' IPv6 addresses with their links.
-        for node, command in lab.lab.addresses():
-            if node == "access" and f"core{site.number}" in command:
-                command[1] = "replace"
-                lab.run(node, "ip", *command)
+        _address_again(lab, f"core{site.number}")
+
+
+def _address_again(lab: FailoverBuilder, link: str) -> None:
+    """The kernel has taken away the router's IPv6 address with its link. Like other routers, this
+    one looks for duplicates before it answers anybody (RFC 4862 section 5.4)."""
+    lab.run("access", "sysctl", "-qw", f"net.ipv6.conf.{link}.accept_dad=1")
+    for node, command in lab.lab.addresses():
+        if node == "access" and link in command:
+            words = ["replace" if word == "add" else word for word in command if word != "nodad"]
+            lab.run(node, "ip", *words)
 
 
 def _drain(lwaftr: Lwaftr, method: str) -> None:
