@@ -14,10 +14,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ryu_lw4o6 import store as store_module
 from ryu_lw4o6.core.binding import Binding, BindingKey, Origin
 from ryu_lw4o6.core.portset import FULL_ADDRESS, PortParams
-from ryu_lw4o6.store import Store, StoreError
+from ryu_lw4o6.store import Store, StoreError, database
 from tests.support.postgres import Postgres
 
 SHARED = PortParams(6, 6)
@@ -199,7 +198,7 @@ def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
 def test_a_database_that_another_program_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.05)
     url = f"sqlite:///{tmp_path}/bindings.sqlite"
     store = Store(url)
     other = sqlite3.connect(tmp_path / "bindings.sqlite", isolation_level=None)

@@ -1,0 +1,16 @@
+"""Where bindings survive: SQLite by default, PostgreSQL by another URL."""
+
+from ryu_lw4o6.store.database import Store
+from ryu_lw4o6.store.errors import AlreadyStored, StoreError, StoreUnavailable
+from ryu_lw4o6.store.schema import Loaded, rows
+from ryu_lw4o6.store.watch import Watch
+
+__all__ = [
+    "AlreadyStored",
+    "Loaded",
+    "Store",
+    "StoreError",
+    "StoreUnavailable",
+    "Watch",
+    "rows",
+]

@@ -1,0 +1,280 @@
+"""Where bindings survive: SQLite by default, PostgreSQL by another URL.
+
+``save`` returns when the database has made the change durable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from ryu_lw4o6.core.binding import Binding, BindingKey
+from ryu_lw4o6.store import schema
+from ryu_lw4o6.store.errors import AlreadyStored, Guard, StoreError
+from ryu_lw4o6.store.schema import BINDINGS, COLUMNS, DRAINED, Loaded, loaded, row, rows
+from ryu_lw4o6.store.watch import Watch
+from ryu_lw4o6.threads import threading  # noqa: F401 (before a pool is made)
+
+_BUSY_SECONDS = 10
+_CREATION_LOCK = 0x6C77346F36  # any number that nobody else takes
+
+
+class Store:
+    """May be used from several threads. Everything raises StoreError.
+
+    A SQLite file that is not there is made, unless it ``must_exist``: somebody else's that has
+    gone must not be taken for one without bindings.
+    """
+
+    def __init__(self, url: str, *, must_exist: bool = False) -> None:
+        try:
+            self._url = sa.make_url(url)
+            self._sqlite = self._url.get_backend_name() == "sqlite"
+            if not self._sqlite and self._url.get_driver_name() != "psycopg":
+                raise ImportError(f"the driver {self._url.get_driver_name()} is not supported")
+            if self._sqlite:
+                self._prepare_directory(must_exist)
+            self._engine = self._create_engine()
+        except (exc.ArgumentError, exc.NoSuchModuleError, ImportError) as error:
+            raise StoreError(
+                f"no store at {url.split('@')[-1]}: {error}",
+                "Check the store URL; for PostgreSQL it is postgresql+psycopg://..., and needs the "
+                "psycopg package",
+            ) from error
+        self._sender = uuid.uuid4().hex
+        sa.event.listen(self._engine, "connect", _durable if self._sqlite else self._sign)
+        self._quick_engine = self._engine
+        if self._sqlite:
+            self._quick_engine = self._create_engine()
+            sa.event.listen(self._quick_engine, "connect", _quick)
+        with self.exclusive() as connection:
+            schema.METADATA.create_all(connection)
+            version = connection.scalar(sa.select(sa.func.max(schema.VERSION.c.version)))
+            if version is None:
+                connection.execute(schema.VERSION.insert().values(version=schema.SCHEMA_VERSION))
+                if not self._sqlite:
+                    connection.execute(sa.text(schema.NOTIFY))
+        if version is not None and version > schema.SCHEMA_VERSION:
+            raise StoreError(
+                f"the store has schema version {version}, this program knows "
+                f"{schema.SCHEMA_VERSION}",
+                "Use the version of lw4o6 that wrote it, or a newer one",
+            )
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """What is done on the connection is kept as a whole, or not at all."""
+        with self._guard(), self._engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[sa.Connection]:
+        """A transaction for making what is not there yet: controllers that share a store may
+        start at the same time."""
+        with self.transaction() as connection:
+            if not self._sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
+            yield connection
+
+    def create(self, tables: sa.MetaData) -> None:
+        """Make more tables, unless they are there."""
+        with self.exclusive() as connection:
+            tables.create_all(connection)
+
+    def _create_engine(self) -> sa.Engine:
+        return sa.create_engine(
+            self._url,
+            pool_pre_ping=not self._sqlite,
+            connect_args={"timeout": _BUSY_SECONDS} if self._sqlite else {},
+        )
+
+    def load(self) -> Loaded:
+        """Every binding in the store."""
+        return self._read(sa.select(*COLUMNS))
+
+    def find(self, keys: Collection[BindingKey]) -> Loaded:
+        """The bindings of the store with these keys."""
+        if not keys:
+            return Loaded([], [])
+        asked = json.dumps([{"ipv4": str(key.ipv4), "psid": key.psid} for key in keys])
+        if not self._sqlite:
+            return self._read(schema.FIND_POSTGRESQL, {"asked": asked})
+        with self._guard(), self._engine.connect() as connection:
+            found = json.loads(connection.scalar(schema.FIND_SQLITE, {"asked": asked}) or "[]")
+        return loaded((*row, None if end == "NULL" else float(end)) for *row, end in found)
+
+    def save(
+        self,
+        put: Iterable[Binding],
+        delete: Iterable[BindingKey],
+        create: Iterable[Binding] = (),
+        *,
+        on_disk: bool = True,
+    ) -> None:
+        """Delete, then add or replace ``put`` and add ``create``, in one transaction.
+
+        Without ``on_disk``, SQLite does not wait for the disk: the change outlives this process,
+        but perhaps not a power failure. Raises AlreadyStored if the store has a key of ``create``,
+        which another controller may have put there.
+        """
+        gone = [{"k_ipv4": str(key.ipv4), "k_psid": key.psid} for key in delete]
+        changed = [row(binding) for binding in put]
+        new = [row(binding) for binding in create]
+        if not gone and not changed and not new:
+            return
+        try:
+            engine = self._engine if on_disk else self._quick_engine
+            with self._guard(), engine.begin() as connection:
+                if gone:
+                    connection.execute(schema.DELETE, gone)
+                if changed:
+                    connection.execute(_or_update(self._insert(BINDINGS)), changed)
+                if new:
+                    connection.execute(BINDINGS.insert(), new)
+        except StoreError as error:
+            if isinstance(error.__cause__, exc.IntegrityError):
+                raise AlreadyStored from error
+            raise
+
+    def claim(
+        self, connection: sa.Connection, bindings: Collection[Binding], now: float
+    ) -> set[BindingKey]:
+        """Add or replace bindings, but for those whose address and port set another lwB4 has at
+        ``now``; the keys of those that were written. Each key may be there once."""
+        if not bindings:
+            return set()
+        is_free = BINDINGS.c.expires_at <= now
+        statement = self.upsert(
+            BINDINGS, lambda asked: sa.or_(BINDINGS.c.lwb4 == asked.lwb4, is_free)
+        )
+        written = connection.execute(
+            statement.returning(BINDINGS.c.ipv4, BINDINGS.c.psid), rows(map(row, bindings))
+        )
+        return {BindingKey(IPv4Address(ipv4), psid) for ipv4, psid in written.all()}
+
+    def release(self, connection: sa.Connection, bindings: Collection[Binding]) -> None:
+        """Delete bindings, unless another lwB4 has got them."""
+        if bindings:
+            keys = (BINDINGS.c.ipv4, BINDINGS.c.psid, BINDINGS.c.lwb4)
+            connection.execute(self.delete(BINDINGS, *keys), rows(map(row, bindings)))
+
+    def _read(self, query: Any, values: dict[str, str] | None = None) -> Loaded:
+        with self._guard(), self._engine.connect() as connection:
+            return loaded(connection.execute(query, values).all())
+
+    def expire(self, now: float) -> None:
+        """Delete what has expired by ``now``, unless somebody has prolonged it."""
+        with self._guard(), self._engine.begin() as connection:
+            connection.execute(BINDINGS.delete().where(BINDINGS.c.expires_at <= now))
+
+    def drained(self) -> set[str]:
+        """The names of the instances that are drained."""
+        with self._guard(), self._engine.connect() as connection:
+            return set(connection.scalars(sa.select(DRAINED.c.name)))
+
+    def set_drained(self, name: str, drained: bool) -> None:
+        with self._guard(), self._engine.begin() as connection:
+            connection.execute(DRAINED.delete().where(DRAINED.c.name == name))
+            if drained:
+                connection.execute(DRAINED.insert().values(name=name))
+
+    @property
+    def shared(self) -> bool:
+        """Whether other controllers may write to the same store."""
+        return not self._sqlite
+
+    def watch(self) -> Watch:
+        """Tells what others change in the store."""
+        return Watch(self._engine, self._guard(), self._sender, sqlite=self._sqlite)
+
+    def close(self) -> None:
+        self._engine.dispose()
+        self._quick_engine.dispose()
+
+    def upsert(self, table: sa.Table, may_replace: Callable[[Any], Any] | None = None) -> Any:
+        """A statement that adds ``rows`` to ``table``, or puts them into the place of those with
+        their keys; ``may_replace`` makes the condition for that of the columns to be written."""
+        columns = list(table.columns)
+        given = self._insert(table).from_select(columns, self.given(*columns))
+        return _or_update(given, may_replace)
+
+    def _insert(self, table: sa.Table) -> Any:
+        if self._sqlite:
+            from sqlalchemy.dialects.sqlite import insert
+        else:
+            from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
+        return insert(table)
+
+    def delete(self, table: sa.Table, *columns: sa.Column[Any]) -> Any:
+        """A statement that deletes what has the same values in these columns as one of ``rows``."""
+        return table.delete().where(sa.tuple_(*columns).in_(self.given(*columns)))
+
+    def given(self, *columns: sa.Column[Any]) -> sa.Select[Any]:
+        """The parameter that ``rows`` makes, as a query."""
+        dialect = self._engine.dialect
+        if self._sqlite:
+            given = "json_each(:rows)"
+            values: list[Any] = [sa.literal_column(f"value ->> '{c.name}'") for c in columns]
+        else:
+            types = ", ".join(f"{c.name} {c.type.compile(dialect)}" for c in columns)
+            given = f"json_to_recordset(cast(:rows as json)) as given({types})"
+            values = [sa.literal_column(f"given.{c.name}") for c in columns]
+        # SQLite would take "on conflict" for a join, were it not for the condition.
+        return sa.select(*values).select_from(sa.text(given)).where(sa.true())
+
+    def _sign(self, connection: Any, _record: Any) -> None:
+        """Every new PostgreSQL connection: our own changes are not news to us."""
+        connection.execute(f"set session lw4o6.sender = '{self._sender}'")
+        connection.commit()
+
+    def _prepare_directory(self, must_exist: bool) -> None:
+        name = self._url.database
+        if not name or name == ":memory:":
+            raise StoreError(
+                "a SQLite store needs a file", "Use sqlite:////var/lib/lw4o6/bindings.sqlite"
+            )
+        if must_exist and not Path(name).exists():
+            raise StoreError(f"there is no {name}", "Check the path, and that it is mounted")
+        directory = Path(name).absolute().parent
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{directory} cannot be made: {error.strerror}", "Choose another place"
+            ) from error
+        if not os.access(directory, os.W_OK):
+            raise StoreError(f"{directory} is not writable", "Choose another place")
+
+    def _guard(self) -> Guard:
+        return Guard(self._url.render_as_string(hide_password=True))
+
+
+def _durable(connection: Any, _record: Any) -> None:
+    """Every new SQLite connection: readers never wait, and a commit is on disk when it returns."""
+    connection.execute("pragma journal_mode=wal")
+    connection.execute("pragma synchronous=full")
+
+
+def _quick(connection: Any, _record: Any) -> None:
+    """The same, but a commit is on its way to the disk."""
+    connection.execute("pragma journal_mode=wal")
+    connection.execute("pragma synchronous=normal")
+
+
+def _or_update(statement: Any, may_replace: Callable[[Any], Any] | None = None) -> Any:
+    """An insertion that replaces rows with the same key."""
+    table, written = statement.table, statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=list(table.primary_key),
+        set_={c.name: written[c.name] for c in table.columns if not c.primary_key},
+        where=None if may_replace is None else may_replace(written),
+    )
