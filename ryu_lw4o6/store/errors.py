@@ -35,6 +35,10 @@ class Guard:
             hint = "Check that the database runs, and that it is ours to write"
             if "locked" in reason:
                 hint = "Another program holds the database; try again"
+            elif "full" in reason:
+                hint = "Make room where the database is"
+            elif "readonly" in reason:
+                hint = "The file, or the disk it is on, cannot be written to"
             elif "malformed" in reason or "not a database" in reason:
                 hint = "The file is damaged: restore it, or move it away to start empty"
             raise StoreError(f"store {self._url}: {reason}", hint) from error

@@ -211,6 +211,22 @@ def test_a_database_that_another_program_holds(
     assert held(url) == {PLAIN.key: PLAIN}
 
 
+def test_a_full_disk(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", tmp_path], check=True)
+    try:
+        store = Store(f"sqlite:///{tmp_path}/bindings.sqlite")
+        filler = tmp_path / "filler"
+        subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=4k"], stderr=subprocess.DEVNULL)
+        with pytest.raises(StoreError, match=r"full.*Make room where the database is"):
+            store.save([PLAIN], [])
+        filler.unlink()
+        store.save([PLAIN], [])
+        assert store.load().bindings == [PLAIN]
+        store.close()
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
