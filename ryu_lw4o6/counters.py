@@ -29,7 +29,8 @@ from openflow_rules.tables import (
 from ryu_lw4o6.core.binding import BindingKey
 from ryu_lw4o6.core.settings import IPV6_HEADER, Instance
 from ryu_lw4o6.core.times import rfc3339
-from ryu_lw4o6.session import Session, SessionError, State
+from ryu_lw4o6.dialogue import SessionError
+from ryu_lw4o6.session import Session, State
 from ryu_lw4o6.softwire import shim
 
 _ETHERNET = 14

@@ -17,7 +17,7 @@ from ryu.ofproto import ofproto_v1_3 as ofp
 
 from openflow_rules.encode import BindingEncoder
 from openflow_rules.tables import CookieClass, binding_cookie
-from ryu_lw4o6 import session as session_module
+from ryu_lw4o6 import programming
 from ryu_lw4o6.core.binding import Binding, BindingTable
 from ryu_lw4o6.session import Session, State
 from tests.rules.samples import BINDINGS, NEXT_HOP_MAC, PREFIXES, instance
@@ -167,7 +167,7 @@ def test_whatever_changes_and_fails_the_switch_ends_up_with_the_table(
     """Changes at any moment, one binding to a bundle or two, bundles overlapping."""
     switch, session, table = switch_and_session
     choose = random.Random(seed)
-    monkeypatch.setattr(session_module, "BINDINGS_PER_BUNDLE", choose.choice([1, 2]))
+    monkeypatch.setattr(programming, "BINDINGS_PER_BUNDLE", choose.choice([1, 2]))
     switch.takes_rest = choose.random() < 0.5
     cookies = {binding_cookie(binding.key): binding.key for binding in BINDINGS}
     for _ in range(60):
