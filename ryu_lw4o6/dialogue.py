@@ -153,13 +153,27 @@ class Dialogue:
                 take(entry)
 
         xid = self.next_xid()
+        request = encode.flow_stats_request(
+            xid, table=table, cookie=cookie, cookie_mask=cookie_mask
+        )
+        self._read_all(xid, request, read, "the flow dump")
+
+    def flows_per_table(self) -> dict[int, int]:
+        """How many flows each table has. Raises SessionError without an answer."""
+        found: dict[int, int] = {}
+        xid = self.next_xid()
+        self._read_all(
+            xid, encode.table_stats_request(xid),
+            lambda message: found.update(encode.table_stats_entries(message)), "table statistics",
+        )  # fmt: skip
+        return found
+
+    def _read_all(self, xid: int, request: bytes, read: Callable[[bytes], None], what: str) -> None:
+        """Have ``read`` called with every part of the answer to a request."""
         self._dumps[xid] = read
         try:
-            request = encode.flow_stats_request(
-                xid, table=table, cookie=cookie, cookie_mask=cookie_mask
-            )
             self._request(xid, request)
-            self.answer(xid, "the flow dump")
+            self.answer(xid, what)
         finally:
             del self._dumps[xid]
 

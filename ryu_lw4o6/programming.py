@@ -9,6 +9,7 @@ does no harm.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,7 +17,7 @@ from itertools import islice
 from openflow_rules import encode
 from openflow_rules.compiler import pipeline
 from openflow_rules.compiler.parts import Ports
-from openflow_rules.tables import binding_cookie
+from openflow_rules.tables import Table, binding_cookie
 from ryu_lw4o6.comparison import Comparison
 from ryu_lw4o6.core.binding import BindingKey, BindingTable
 from ryu_lw4o6.core.settings import Instance
@@ -121,6 +122,13 @@ class Programming:
     def work_left(self) -> bool:
         """Whether there is something to send."""
         return bool(self._dirty or self._refused or self.pipeline_dirty)
+
+    def flows_per_table(self) -> Counter[int]:
+        """How many flows each table is to have, but for those that end by themselves."""
+        counts = Counter(map(encode.table_of, self._pipeline))
+        counts[Table.UPSTREAM_BINDING] += len(self._on_switch)
+        counts[Table.DOWNSTREAM_BINDING] += len(self._on_switch)
+        return counts
 
     def underway(self, key: BindingKey) -> bool:
         """Whether the binding with this key is to be sent, or to be confirmed."""

@@ -28,7 +28,7 @@ from ryu.ofproto import ofproto_v1_3 as ofp
 
 from openflow_rules import encode
 from openflow_rules.compiler.parts import Ports
-from openflow_rules.tables import Punt
+from openflow_rules.tables import TABLES, Punt, Table
 from ryu_lw4o6.core.binding import BindingKey, BindingTable
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.dialogue import Dialogue, SessionError
@@ -46,6 +46,12 @@ SLOW_PUNTS_PER_SECOND = {Punt.FRAGMENT: 5_000, Punt.SLOW_SOFTWIRE: 10_000}
 ASKED_IPV4_PER_SECOND = 2_000
 """Packets from the Internet that the supporting system is asked about. After a failover every
 subscriber is unknown, and must not wait behind the Internet's port scans."""
+LOOK_SECONDS = 1.0
+"""After so long the switch is asked whether it still has as many flows as it should."""
+_TABLES_WITH_TIMEOUTS = {
+    Table.PATH_MTU,
+    *(t for t, declared in TABLES.items() if declared.transient),
+}
 _IPV4_LOW_BITS = 16  # where a binding's cookie has the low bits of its IPv4 address
 
 
@@ -92,6 +98,8 @@ class Session:
             self._dialogue, instance, table, next_hop_mac, self._tell_progress
         )
         self._ports_dirty = False
+        self._next_look = 0.0
+        self._unexplained: list[str] = []
         self._wake = hub.Event()
         self._progress = eventlet.event.Event()
         self.failure = self._programming.failure
@@ -159,10 +167,12 @@ class Session:
                     self._reconcile()
                 elif self._ports_dirty:
                     self.state = State.VERIFYING
+                elif time.monotonic() >= self._next_look:
+                    self._look()
                 elif self._work_left():
                     self._apply()
                 else:
-                    self._wait()
+                    self._wait(max(0.0, self._next_look - time.monotonic()))
         except SessionError as error:
             LOG.error("%s: %s; closing the connection", self.instance.name, error)
             self._datapath.close()
@@ -182,8 +192,8 @@ class Session:
             self.forwarding = forwarding
             self._on_change()
 
-    def _wait(self) -> None:
-        self._wake.wait()
+    def _wait(self, seconds: float | None = None) -> None:
+        self._wake.wait(seconds)
         self._wake.clear()
 
     def _verify(self) -> None:
@@ -236,6 +246,7 @@ class Session:
         changes = self._programming.correct(found)
         self._set_up()
         self._apply()
+        self._unexplained = self._differing()  # trying again would not help
         seconds = time.monotonic() - started
         self.reconciled = {
             "at": time.time(), "seconds": round(seconds, 3), "changed_bindings": changes,
@@ -247,6 +258,22 @@ class Session:
             self.instance.name, seconds, self.bindings, changes,
         )  # fmt: skip
         self._tell_progress()
+
+    def _look(self) -> None:
+        """See whether somebody else has deleted flows, or added some. Nothing is under way now."""
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        differing = self._differing()
+        if differing and differing != self._unexplained:
+            LOG.warning("%s: %s; looking at all", self.instance.name, ", ".join(differing))
+            self.state = State.RECONCILING
+
+    def _differing(self) -> list[str]:
+        right, found = self._programming.flows_per_table(), self._dialogue.flows_per_table()
+        return [
+            f"{found.get(table, 0)} flows instead of {right[table]} in table {table}"
+            for table in sorted({*right, *found} - _TABLES_WITH_TIMEOUTS)
+            if found.get(table, 0) != right[table]
+        ]
 
     def _set_up(self) -> None:
         rates = dict.fromkeys(Punt, self.instance.icmp.rate)

@@ -21,6 +21,7 @@ from openflow_rules.encode.flows import (
     add_flow,
     canonical_flow,
     delete_flow,
+    table_of,
     with_xid,
 )
 from openflow_rules.encode.packets import (
@@ -37,6 +38,8 @@ from openflow_rules.encode.stats import (
     flow_stats_entries,
     flow_stats_request,
     next_hop_mac,
+    table_stats_entries,
+    table_stats_request,
 )
 
 __all__ = [
@@ -65,5 +68,8 @@ __all__ = [
     "reinject",
     "send_on",
     "set_meter",
+    "table_of",
+    "table_stats_entries",
+    "table_stats_request",
     "with_xid",
 ]

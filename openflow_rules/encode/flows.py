@@ -228,6 +228,11 @@ def canonical(table: int, priority: int, cookie: int, match: bytes, instructions
     return struct.pack("!BHQ", table, priority, cookie) + b"".join(fields) + instructions
 
 
+def table_of(canonical: bytes) -> int:
+    """The table of a flow in its canonical form."""
+    return canonical[0]
+
+
 def canonical_flow(flow: Flow) -> bytes:
     return canonical(
         flow.table, flow.priority, cookie_of(flow), _match(flow.match), _instructions(flow)

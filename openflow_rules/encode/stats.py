@@ -100,6 +100,21 @@ def flow_stats_request(
     return HEADER.pack(ofp.OFP_VERSION, ofp.OFPT_MULTIPART_REQUEST, 8 + len(body), xid) + body
 
 
+_TABLE_STATS = struct.Struct("!B3xI16x")
+
+
+def table_stats_request(xid: int) -> bytes:
+    """Ask how many flows each table has."""
+    header = HEADER.pack(ofp.OFP_VERSION, ofp.OFPT_MULTIPART_REQUEST, 16, xid)
+    return header + struct.pack("!HH4x", ofp.OFPMP_TABLE, 0)
+
+
+def table_stats_entries(message: bytes) -> Iterator[tuple[int, int]]:
+    """Tables and how many flows they have, in one OFPT_MULTIPART_REPLY message of type table."""
+    whole = (len(message) - 16) // _TABLE_STATS.size * _TABLE_STATS.size
+    yield from _TABLE_STATS.iter_unpack(message[16 : 16 + whole])
+
+
 _MAC_PLACEHOLDER = "9e:8d:7c:6b:5a:49"
 
 

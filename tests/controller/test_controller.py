@@ -138,6 +138,29 @@ def test_whatever_is_wrong_on_the_switch_is_put_right(controller: Controller, ov
     assert ovs.flows("br0") == right
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("del-flows", "br0"),
+        ("del-flows", "br0", "table=60"),
+        ("del-flows", "br0", "table=20,cookie=0x200c00002010003/-1"),
+        ("add-flow", "br0", "table=0,priority=65535,actions=drop"),
+        ("add-flow", "br0", "cookie=0xff00000000000000,table=200,actions=drop"),
+        ("del-meters", "br0"),
+    ],
+    ids=" ".join,
+)
+def test_what_somebody_does_to_the_flows_is_undone(
+    controller: Controller, ovs: Ovs, command: tuple[str, ...]
+) -> None:
+    right = ovs.flows("br0")
+    for _ in range(2):
+        ovs("ovs-ofctl", "-OOpenFlow13", *command)
+        assert ovs.flows("br0") != right
+        wait_for("it is undone", lambda: ovs.flows("br0") == right, 10)
+    wait_for("it says so", lambda: controller.log.read_text().count("reconciled in") == 3, 10)
+
+
 def test_a_binding_the_switch_refuses_is_failed_with_its_words(
     controller: Controller, ovs: Ovs
 ) -> None:
