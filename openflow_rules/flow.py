@@ -42,11 +42,13 @@ class SetField:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Write a whole field that OpenFlow 1.3's set_field may not, such as in_port."""
+    """Write ``bits`` bits of a field from bit ``first`` on: a part of one, or a whole one that
+    OpenFlow 1.3's set_field may not, such as in_port."""
 
     field: str
     bits: int
     value: int
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)

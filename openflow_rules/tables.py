@@ -167,8 +167,9 @@ TABLES: dict[Table, TableDeclaration] = {
         frozenset({"eth_type", "arp_op", "arp_tpa"}),
     ),
     Table.UNKNOWN_LWB4: TableDeclaration(
-        "A softwire packet without a binding is shown to the controller, up to a rate.",
-        frozenset({"eth_type"}),
+        "A softwire packet without a binding is answered by the shim, or shown to the controller, up "
+        "to a rate.",
+        frozenset({"eth_type", "eth_dst", "tun_ipv6_dst"}),
         frozenset({Table.UNKNOWN_LWB4_QUIET, Table.UNKNOWN_LWB4_PUNT}),
     ),
     Table.UNKNOWN_LWB4_QUIET: TableDeclaration(
@@ -303,6 +304,8 @@ class Count(enum.IntEnum):
     SLOW_SOFTWIRE = 11
     TUNNEL_ICMP = 12
     ECHO_ANSWERED = 13
+    ANSWERED_LWB4 = 14
+    QUIET_LWB4 = 15
 
 
 class Punt(enum.IntEnum):
@@ -343,8 +346,10 @@ class Mark:
     and, of an ICMP error, destination-side port; ``ECHO``, or ``NO_PORTS`` when an ICMP packet
     names no port; ``TOO_BIG`` when a packet with DF is larger than the softwire MTU (Open
     vSwitch's own check_pkt_larger would count each packet in the flows of both outcomes). The rest
-    of eth_src, and eth_dst, tell the controller of the outer header. The rules write ``BR_PREFIX``
-    + br_tag into eth_dst of what they send into the softwire.
+    of eth_src, and eth_dst, tell the controller of the outer header, and whether the shim
+    ``ANSWERS`` this lwB4, or does but ``NOT_NOW``. The rules write ``BR_PREFIX`` + br_tag into
+    eth_dst of what they send into the softwire, and ``REFUSED`` + br_tag from ``BR_TAG_BIT`` on into
+    that of what the shim is to answer.
     """
 
     ECHO = 1 << 38
@@ -352,7 +357,11 @@ class Mark:
     TOO_BIG = 1 << 42
     SOURCE_PORT_BIT = 0
     DESTINATION_PORT_BIT = 16
+    ANSWERS = 1 << 16
+    NOT_NOW = 1 << 17
     BR_PREFIX = 0x024B << 32
+    BR_TAG_BIT = 9
+    REFUSED = 3 << 32
 
 
 QUIET_SECONDS = 1

@@ -32,6 +32,7 @@ from ryu_lw4o6.core.times import rfc3339
 from ryu_lw4o6.dialogue import SessionError
 from ryu_lw4o6.session import Session, State
 from ryu_lw4o6.softwire import shim
+from ryu_lw4o6.softwire.commands import ShimError
 
 _ETHERNET = 14
 _WHOLE_COOKIE = 0xFFFF_FFFF_FFFF_FFFF
@@ -265,5 +266,5 @@ def _shim(instance: Instance) -> dict[str, int] | None:
     try:
         with eventlet.timeout.Timeout(_SHIM_SECONDS):
             return shim.counters(instance)
-    except (shim.ShimError, OSError, eventlet.timeout.Timeout):
+    except (ShimError, OSError, eventlet.timeout.Timeout):
         return None

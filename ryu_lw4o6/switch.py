@@ -15,6 +15,7 @@ from ryu_lw4o6 import receive_buffers
 from ryu_lw4o6.core.errors import AdvisedError
 from ryu_lw4o6.core.settings import Datapath, Instance
 from ryu_lw4o6.softwire import shim
+from ryu_lw4o6.softwire.nic import nic_mtu
 
 DEFAULT_CONTROLLER = "tcp:127.0.0.1:6653"
 RECONNECT_SECONDS = 1
@@ -84,7 +85,7 @@ def local_mtu(instance: Instance) -> int:
     """The kernel's datapath checks a packet's GRE form, before the shim makes fragments of it,
     against LOCAL's MTU; the userspace datapath checks nothing."""
     if instance.datapath is Datapath.KERNEL:
-        return shim.nic_mtu(instance)
+        return nic_mtu(instance)
     return instance.ipv6.mtu
 
 

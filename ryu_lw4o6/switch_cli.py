@@ -8,7 +8,7 @@ from typing import Any
 
 from ryu_lw4o6 import switch
 from ryu_lw4o6.cli_support import add_instance_arguments, instances
-from ryu_lw4o6.softwire.shim import ShimError
+from ryu_lw4o6.softwire.commands import ShimError
 
 
 def register(subparsers: Any) -> None:

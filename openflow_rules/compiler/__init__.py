@@ -6,6 +6,7 @@ stage; ``bindings`` the shape of the two flows that each binding adds.
 
 from __future__ import annotations
 
+from openflow_rules.compiler.answer import answer_flows
 from openflow_rules.compiler.arp import arp_flows
 from openflow_rules.compiler.bindings import downstream_miss_flows, upstream_miss_flows
 from openflow_rules.compiler.classify import classify_flows
@@ -42,4 +43,6 @@ def pipeline(instance: Instance, ports: Ports, next_hop_mac: str | None) -> list
         flows += unknown_flows(LWB4, validates=instance.failover.validates)
     if instance.failover.validates:
         flows += unknown_flows(IPV4, validates=True)
+    elif instance.failover.needs_no_question:
+        flows += answer_flows(instance)
     return [check(flow) for flow in flows]

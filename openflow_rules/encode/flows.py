@@ -72,8 +72,9 @@ def _ryu_action(action: Action) -> Any:
     match action:
         case SetField(field, value):
             return parser.OFPActionSetField(**{field: _user(value)})
-        case Load(field, bits, value):
-            return parser.NXActionRegLoad(ofs_nbits=bits - 1, dst=_nxm(field), value=value)
+        case Load(field, bits, value, first):
+            part = first << 6 | bits - 1
+            return parser.NXActionRegLoad(ofs_nbits=part, dst=_nxm(field), value=value)
         case Move(src, src_bit, dst, dst_bit, bits):
             return parser.NXActionRegMove(
                 src_field=_nxm(src),

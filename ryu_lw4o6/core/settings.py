@@ -69,6 +69,11 @@ class Failover(enum.StrEnum):
         nobody is asked."""
         return self in (Failover.ICMPV6, Failover.DATA_PACKET_ICMPV6)
 
+    @property
+    def needs_no_question(self) -> bool:
+        """Whether the lwB4 gets that error whatever it has sent, so that the shim can write it."""
+        return self.answers and not self.validates
+
 
 @dataclass(frozen=True, slots=True)
 class Ipv6Side:

@@ -11,6 +11,7 @@ from typing import Any
 from ryu_lw4o6.cli_support import add_instance_arguments, instances
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.softwire import shim
+from ryu_lw4o6.softwire.commands import ShimError
 
 
 def register(subparsers: Any) -> None:
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
                 else:
                     _show(instance, found)
                 result |= not found.attached
-        except shim.ShimError as error:
+        except ShimError as error:
             print(f"lw4o6 softwire: {instance.name}: {error}", file=sys.stderr)
             result = 1
     if args.action == "status" and args.json:

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Wire to Open vSwitch. */
 #define ENCAPSULATION_LIMIT 4	/* RFC 2473 section 4.1.1 */
-#define OPTIONS 8		/* the only length of destination options stripped here, not by the controller */
 #define EXTENSIONS 6		/* extension headers looked behind */
 #define ECN 3			/* bits of a traffic class or TOS (RFC 3168) */
 #define ECT_1 1
@@ -118,7 +117,7 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	__u32 payload, first;
 	__u8 *ip, *gre, limited = 0;
 	const struct settings *own;
-	int why, ecn;
+	int why, ecn, quiet;
 	__u8 tos;
 
 	if (data + INNER > end)
@@ -172,6 +171,7 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	if (ecn < 0)
 		return refuse(REFUSED_ECN);
 	own = get_settings();
+	quiet = own && (!single_node(&ip6->saddr) || told_lately(&ip6->saddr, own));
 	tos = (own && own->outer_dscp ? first >> 20 & 0xfc : ip[1] & 0xfc) | ecn;
 	if (tos != ip[1])
 		set_tos(ip, tos);
@@ -190,7 +190,7 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	ip6->payload_len = bpf_htons(payload + ADDED);
 	gre = data + INNER;
 	*(__u32 *)gre = GRE_ETHERNET;
-	*(__u32 *)(gre + 4) = bpf_htonl(0x024b0000);
+	*(__u32 *)(gre + 4) = bpf_htonl(0x024b0000 | ANSWERS | (quiet ? NOT_NOW : 0));
 	gre[8] = limited;
 	gre[9] = first >> 20;
 	if (!write_mark(gre + 10, gre + ADDED, end, &ip6->saddr, first & 0xfffff, ip6->hop_limit))

@@ -3,18 +3,9 @@
 #define FRAGMENT_HEADER 8	/* RFC 8200 section 4.5 */
 #define MOST_FRAGMENTS 16	/* of one packet */
 #define MOST_REMOVED 4088	/* what bpf_skb_adjust_room takes away at once, in units of 8 */
+#define SOFTWIRE 0x024b		/* how the inner eth_dst begins, */
+#define REFUSED_SOFTWIRE 3	/* or its first 7 bits */
 #define FRAGMENT_MARK 0x4606	/* skb->mark of a copy that is to become a fragment */
-
-/* Whether the packet is one that Open vSwitch put into a softwire. INNER + ADDED bytes are there. */
-static __always_inline int is_gre_of_ours(const void *data)
-{
-	const struct ethhdr *eth = data;
-	const struct ipv6hdr *ip6 = data + ETH_HLEN;
-	const __u8 *gre = data + INNER;
-
-	return eth->h_proto == bpf_htons(ETH_P_IPV6) && ip6->nexthdr == IPPROTO_GRE &&
-	       *(__u32 *)gre == GRE_ETHERNET && *(__u16 *)(gre + 4) == bpf_htons(0x024b);
-}
 
 /* The outer source address that the inner eth_dst names. */
 static __always_inline struct in6_addr *outer_source(const void *data)
@@ -51,13 +42,6 @@ static __always_inline __u32 first_word(const __u8 *ip, const void *end)
 	__u32 label = own && own->hashed_labels ? flow_label(ip, end) : 0;
 
 	return bpf_htonl(6 << 28 | ip[1] << 20 | label);
-}
-
-static __always_inline int leave(struct __sk_buff *skb, __u32 vlan)
-{
-	if (vlan && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), vlan))
-		return refuse_out(REFUSED_NO_ROOM);
-	return TC_ACT_OK;
 }
 
 /* Cuts the tail off a copy that fragments() made. */
@@ -123,7 +107,7 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const struct setti
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	const struct in6_addr *source;
-	__u32 payload, total, first, room = ADDED, needed = INNER + ADDED + 20;
+	__u32 payload, total, first, room = ADDED, needed = INNER + ADDED + 20, kind;
 	struct ipv6hdr *ip6;
 	struct in6_addr copy;
 	__u8 *ip;
@@ -138,10 +122,13 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const struct setti
 		if (data + needed > end)
 			return leave(skb, own->ipv6_vlan);
 	}
-	if (!is_gre_of_ours(data))
+	kind = read16(data + INNER + 4);
+	if (!is_gre(data) || (kind != SOFTWIRE && kind >> 9 != REFUSED_SOFTWIRE))
 		return leave(skb, own->ipv6_vlan);
 	if (skb->gso_size)	/* the kernel would cut it up by the GRE headers taken away here */
 		return refuse_out(REFUSED_GSO);
+	if (kind != SOFTWIRE)
+		return answer(skb, own);
 	source = outer_source(data);
 	if (!source)
 		return refuse_out(REFUSED_UNKNOWN_BR_TAG);

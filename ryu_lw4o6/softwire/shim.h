@@ -12,6 +12,9 @@
 
 #define INNER (ETH_HLEN + 40)	/* where the IPv4 packet starts on the wire */
 #define ADDED 18		/* GRE and inner Ethernet header */
+#define OPTIONS 8		/* the only length of destination options stripped here, not by the controller */
+#define ANSWERS 1		/* bits of eth_dst, from 16 up */
+#define NOT_NOW 2
 #define GRE_ETHERNET bpf_htonl(0x00006558)
 
 /* The order is that of COUNTERS in shim.py. */
@@ -36,6 +39,9 @@ enum counter {
 	REFUSED_CHECKSUM,
 	REFUSED_FRAGMENT,
 	REFUSED_MARTIAN,
+	ANSWERED,
+	ANSWERED_BYTES,
+	ANSWERED_LATELY,
 	COUNTERS
 };
 
@@ -76,6 +82,8 @@ struct settings {
 	__u16 ipv4_vlan;
 	__u16 hashed_labels;	/* whether softwire packets get flow labels (RFC 6438) */
 	__u16 outer_dscp;	/* whether decapsulated packets get the outer DSCP (RFC 2983) */
+	__u32 quiet_ms;		/* for how long an lwB4 that was told is not told again */
+	__u32 error_hop_limit;	/* of ICMPv6 errors */
 };
 
 struct {
@@ -92,13 +100,18 @@ static __always_inline const struct settings *get_settings(void)
 	return bpf_map_lookup_elem(&settings, &key);
 }
 
-static __always_inline void count(enum counter which)
+static __always_inline void count_by(enum counter which, __u64 number)
 {
 	__u32 key = which;
 	__u64 *value = bpf_map_lookup_elem(&counters, &key);
 
 	if (value)
-		(*value)++;
+		*value += number;
+}
+
+static __always_inline void count(enum counter which)
+{
+	count_by(which, 1);
 }
 
 static __always_inline int refuse(enum counter why)
@@ -112,6 +125,23 @@ static __always_inline int refuse_out(enum counter why)
 {
 	count(why);
 	return TC_ACT_STOLEN;
+}
+
+static __always_inline int leave(struct __sk_buff *skb, __u32 vlan)
+{
+	if (vlan && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), vlan))
+		return refuse_out(REFUSED_NO_ROOM);
+	return TC_ACT_OK;
+}
+
+/* Whether it is GRE as Open vSwitch makes it. INNER + ADDED bytes are there. */
+static __always_inline int is_gre(const void *data)
+{
+	const struct ethhdr *eth = data;
+	const struct ipv6hdr *ip6 = data + ETH_HLEN;
+
+	return eth->h_proto == bpf_htons(ETH_P_IPV6) && ip6->nexthdr == IPPROTO_GRE &&
+	       *(__u32 *)(data + INNER) == GRE_ETHERNET;
 }
 
 static __always_inline __u32 read16(const __u8 *at)

@@ -7,8 +7,9 @@
  *   wire          [eth 14][IPv6 40, next header 4 ]                          [IPv4 ...]
  *   Open vSwitch  [eth 14][IPv6 40, next header 47][GRE 4][inner Ethernet 14][IPv4 ...]
  *
- * Nothing per subscriber is kept here. The inner Ethernet header, which never reaches the wire,
- * carries what OpenFlow cannot see or Open vSwitch cannot set:
+ * Nothing per subscriber is kept here, but when an lwB4 was last told that it has no binding. The
+ * inner Ethernet header, which never reaches the wire, carries what OpenFlow cannot see or Open
+ * vSwitch cannot set:
  *
  *   eth_src  towards the rules, and the controller, as a number of 48 bits:
  *              0-15   ICMP and later fragments: the port on the source's side (the identifier of
@@ -23,12 +24,16 @@
  *              39     ICMP that names no port; a later fragment whose packet's first has not come;
  *                     a first fragment that others have come before
  *              42     more than a softwire carries whole, and may not be fragmented
- *   eth_dst  02:4b:00:00:0L:CC   towards the controller: L is 1 if there was an encapsulation limit,
- *                                CC the outer traffic class. The datapath's flows tell eth_dst
- *                                apart, and the traffic class anyway, but not the rest of the
- *                                outer header: that has to go where no rule looks.
+ *   eth_dst  02:4b:00:0A:0L:CC   towards the rules: bit 0 of A says that the shim answers the lwB4
+ *                                if they refuse the packet, bit 1 that it does not now. Towards the
+ *                                controller: L is 1 if there was an encapsulation limit, CC the
+ *                                outer traffic class. The datapath's flows tell eth_dst apart, and
+ *                                the traffic class anyway, but not the rest of the outer header:
+ *                                that has to go where no rule looks.
  *   eth_dst  02:4b:TT:TT:TT:TT   from the rules: CRC-32 of the br-address, which becomes the outer
  *                                source address.
+ *            or, of a packet that the rules refuse: 7 bits that are 3, the 32 of the same CRC, and
+ *                                L and CC as above. It leaves as an ICMPv6 error about itself.
  *
  * The traffic class is copied outwards, and congestion inwards, as RFC 6040 wants: Open vSwitch does
  * it by the older RFC 3168, and drops without counting.
@@ -39,6 +44,7 @@
  */
 #include "shim.h"
 #include "mark.h"
+#include "answer.h"
 #include "decapsulate.h"
 #include "encapsulate.h"
 

@@ -24,7 +24,7 @@ from ryu_lw4o6.core.settings import (
     Pcp,
     SupportingSystem,
 )
-from ryu_lw4o6.softwire.shim import COUNTERS
+from ryu_lw4o6.softwire.maps import COUNTERS
 from tests.support import evidence
 from topo.lwb4.refusal import Verdict
 

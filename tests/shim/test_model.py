@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, UDP
 
 from ryu_lw4o6.core.settings import br_tag
-from ryu_lw4o6.softwire import shim
+from ryu_lw4o6.softwire import nic, shim
 from tests.shim import model
 from tests.shim.test_shim import (
     AFTR,
@@ -61,7 +61,7 @@ FROM_INTERNET = [bytes(12) + b"\x08\x00" + packet for packet in PACKETS]
 @pytest.fixture(scope="module")
 def programs(place: str) -> Iterator[dict[str, Program]]:
     shim.attach(INSTANCE)
-    found = {h.program: Program(shim._program(h) or 0) for h in shim.hooks(INSTANCE)}
+    found = {h.program: Program(nic.program(h) or 0) for h in nic.hooks(INSTANCE)}
     yield found
     for program in found.values():
         program.close()

@@ -24,8 +24,9 @@ from scapy.packet import Raw
 from ryu_lw4o6.core.binding import Prefix
 from ryu_lw4o6.core.portset import PortParams
 from ryu_lw4o6.core.settings import Datapath, FlowLabel, Instance, Ipv4Side, Ipv6Side, br_tag
-from ryu_lw4o6.softwire import cli, shim
-from ryu_lw4o6.softwire.shim import Hook
+from ryu_lw4o6.softwire import cli, nic, shim, source
+from ryu_lw4o6.softwire.commands import ShimError
+from ryu_lw4o6.softwire.nic import Hook
 from tests.support import evidence
 from tests.support.bpf import TC_OK, TC_STOLEN, XDP_DROP, XDP_PASS, Program
 from tests.support.netns import Wire, inside, namespace
@@ -349,7 +350,7 @@ class Marker:
     """What the shim makes of IPv4 packets, one after the other: the port bits of eth_src."""
 
     def __init__(self) -> None:
-        self.program = Program(shim._program(Hook("eth6", "xdp", "softwire_in")) or 0)
+        self.program = Program(nic.program(Hook("eth6", "xdp", "softwire_in")) or 0)
 
     def __call__(self, packet: bytes, lwb4: str | None = None) -> str | None:
         """The mark as text; None if the packet is refused. From an lwB4, or the Internet."""
@@ -538,7 +539,7 @@ def tag_of(frame: bytes | None) -> int | None:
 
 def test_tags_are_taken_off_and_put_on(ends: Ends) -> None:
     shim.attach(VLANS)
-    program = Program(shim._program(Hook("eth6", "xdp", "softwire_in")) or 0)
+    program = Program(nic.program(Hook("eth6", "xdp", "softwire_in")) or 0)
     packet = bytes(Ether(src=ROUTER4, dst=NIC4, type=0x0800)) + UDP_PACKET
     marked = packet[:6] + bytes(6) + packet[12:]
     try:
@@ -565,7 +566,7 @@ def test_tags_are_taken_off_and_put_on(ends: Ends) -> None:
 
 
 def test_priority_tags_are_no_vlan(ends: Ends) -> None:
-    program = Program(shim._program(Hook("eth6", "xdp", "softwire_in")) or 0)
+    program = Program(nic.program(Hook("eth6", "xdp", "softwire_in")) or 0)
     try:
         tagged = in_vlan(softwire(UDP_PACKET), 3 << 13)
         assert program.run(tagged) == (XDP_PASS, as_gre(softwire(UDP_PACKET)))
@@ -605,7 +606,7 @@ def test_unknown_br_tag_is_refused(ends: Ends) -> None:
 
 
 def test_gso_packets_are_refused_whole(ends: Ends) -> None:
-    program = Program(shim._program(Hook("eth6", "egress", "softwire_out")) or 0)
+    program = Program(nic.program(Hook("eth6", "egress", "softwire_out")) or 0)
     try:
         assert program.run(from_ovs(AFTR, UDP_PACKET), gso_size=1200)[0] == TC_STOLEN
         assert program.run(softwire(UDP_PACKET), gso_size=1200) == (TC_OK, softwire(UDP_PACKET))
@@ -656,14 +657,14 @@ def test_addresses_change_while_packets_flow(ends: Ends) -> None:
 
 
 def test_a_newer_shim_replaces_an_older_one(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shim, "_digest", lambda source: b"another!")
+    monkeypatch.setattr(source, "digest", lambda text: b"another!")
     assert not shim.status(INSTANCE).current
     shim.attach(INSTANCE)
     assert shim.status(INSTANCE).current
     ends.wire6.send(softwire(UDP_PACKET))
     assert ends.eth6.receive() == as_gre(softwire(UDP_PACKET))
     assert counters()["translated_in"] == 1
-    for file in shim.CACHE.glob(f"*{b'another!'.hex()}*"):
+    for file in source.CACHE.glob(f"*{b'another!'.hex()}*"):
         file.unlink()
 
 
@@ -715,10 +716,10 @@ def test_what_is_not_ours_is_kept(place: str, tmp_path: Path) -> None:
 
 def test_a_filter_at_our_place_is_not_replaced(place: str, tmp_path: Path) -> None:
     run("tc", "qdisc", "add", "dev", "eth6", "clsact")
-    run("tc", "filter", "add", "dev", "eth6", "egress", "pref", shim._PREF, "bpf", "da", "obj",
+    run("tc", "filter", "add", "dev", "eth6", "egress", "pref", nic.PREF, "bpf", "da", "obj",
         compiled(tmp_path, "tc"), "sec", "tc")  # fmt: skip
     try:
-        with pytest.raises(shim.ShimError, match="eth6 already has another tc filter"):
+        with pytest.raises(ShimError, match="eth6 already has another tc filter"):
             shim.attach(INSTANCE)
     finally:
         run("tc", "qdisc", "del", "dev", "eth6", "clsact")
@@ -727,7 +728,7 @@ def test_a_filter_at_our_place_is_not_replaced(place: str, tmp_path: Path) -> No
 def test_a_failed_attach_takes_everything_back(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = state()
     beyond = dataclasses.replace(INSTANCE.ipv6, mtu=65_530)  # veth takes 65535
-    with pytest.raises(shim.ShimError, match="eth6 does not take an MTU of 65548"):
+    with pytest.raises(ShimError, match="eth6 does not take an MTU of 65548"):
         shim.attach(dataclasses.replace(INSTANCE, ipv6=beyond))
     assert state() == before
     assert not any(hook.attached for hook in shim.status(INSTANCE).hooks)
@@ -784,7 +785,7 @@ def missing_clang(monkeypatch: pytest.MonkeyPatch) -> Instance:
         (tools / tool).unlink(missing_ok=True)
         (tools / tool).symlink_to(shutil.which(tool) or f"/usr/sbin/{tool}")
     monkeypatch.setenv("PATH", str(tools))
-    monkeypatch.setattr(shim, "CACHE", tools / "cache")
+    monkeypatch.setattr(source, "CACHE", tools / "cache")
     return INSTANCE
 
 
@@ -811,7 +812,7 @@ def test_what_is_missing_is_said(
 ) -> None:
     monkeypatch.setenv("PYTEST_TMP", str(tmp_path))
     instance = fault(monkeypatch)
-    with pytest.raises(shim.ShimError) as caught:
+    with pytest.raises(ShimError) as caught:
         shim.attach(instance)
     assert reason in caught.value.reason
     assert suggestion in caught.value.suggestion
@@ -822,7 +823,7 @@ def test_what_is_missing_is_said(
 def test_a_foreign_xdp_program_is_not_replaced(place: str, tmp_path: Path) -> None:
     run("ip", "link", "set", "eth4", "xdp", "obj", compiled(tmp_path, "xdp"), "sec", "xdp")
     try:
-        with pytest.raises(shim.ShimError, match="another XDP program"):
+        with pytest.raises(ShimError, match="another XDP program"):
             shim.attach(INSTANCE)
     finally:
         run("ip", "link", "set", "eth4", "xdp", "off")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from openflow_rules.tables import Drop
-from ryu_lw4o6.softwire.shim import COUNTERS
+from ryu_lw4o6.softwire.maps import COUNTERS
 
 COMPLIANCE = Path(__file__).parents[2] / "docs/rfc7596.md"
 

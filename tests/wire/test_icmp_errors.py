@@ -25,6 +25,7 @@ from tests.wire.scenario import (
 )
 
 UNKNOWN = {"from_softwire": 1, "drop_upstream_no_binding": 1}
+ANSWERED = UNKNOWN | {"answered_lwb4": 1}
 TOO_BIG = {"from_internet": 1, "drop_downstream_too_big": 1}
 
 
@@ -39,12 +40,16 @@ def refused(packet: Packet, room: int = 1232) -> Packet:
     )
 
 
-def is_refused(name: str, packet: Packet) -> Scenario:
-    return Scenario(name, send6=[packet], out6=[refused(packet)], counters=UNKNOWN)
+def is_refused(
+    name: str, packet: Packet, counters: dict[str, int] = ANSWERED, **shim: int
+) -> Scenario:
+    answer = refused(packet)
+    said = {"answered": 1, "answered_bytes": len(answer)}
+    return Scenario(name, send6=[packet], out6=[answer], counters=counters, shim=said | shim)
 
 
 def stranger(number: int, inner: Packet, aftr: str = AFTR) -> Packet:
-    """A softwire packet of an lwB4 that is shown to the controller for the first time."""
+    """A softwire packet of an lwB4 that is told for the first time."""
     return softwire(inner, STRANGER % number, aftr)
 
 
@@ -73,10 +78,9 @@ REFUSED = [
                softwire(upstream() / ICMP(type=8, id=1072), STRANGER % 9, hlim=255, fl=0xFFFFF)),
     is_refused("bytes behind the IPv4 packet are quoted, too",
                softwire(upstream(len=28) / ANY / b"trailer", STRANGER % 10)),
-    Scenario("an encapsulation limit is quoted", send6=[LIMITED], out6=[refused(LIMITED)],
-             counters=UNKNOWN, shim={"options_stripped": 1}),
-    Scenario("an inner address of another lwAFTR", send6=[ALIEN], out6=[refused(ALIEN)],
-             counters={"from_softwire": 1, "drop_upstream_not_served": 1}),
+    is_refused("an encapsulation limit is quoted", LIMITED, options_stripped=1),
+    is_refused("an inner address of another lwAFTR", ALIEN,
+               {"from_softwire": 1, "drop_upstream_not_served": 1, "answered_lwb4": 1}),
     is_refused("a known lwB4 with another one's port",
                softwire(upstream() / UDP(sport=1088, dport=53), LWB4[1])),
     is_refused("a known lwB4 to the wrong br-address",

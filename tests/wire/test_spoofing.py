@@ -10,38 +10,34 @@ from scapy.layers.inet import ICMP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet, Raw
 
-from tests.support.rig import Rig
+from tests.support.ovs import run as sh
+from tests.support.rig import Rig, frames
 from tests.wire.scenario import (
     AFTR,
     LWB4,
     SECOND_AFTR,
     Scenario,
     downstream,
+    frame_of,
     goes_up,
     run,
     softwire,
     upstream,
 )
-from tests.wire.test_icmp_errors import refused
+from tests.wire.test_icmp_errors import is_refused
 
 NO_BINDING = {"from_softwire": 1, "drop_upstream_no_binding": 1}
 RIGHT = upstream() / UDP(sport=1072, dport=53)
 
 
-def is_caught(name: str, packet: Packet) -> Scenario:
-    return Scenario(name, send6=[packet], out6=[refused(packet)], counters=NO_BINDING)
-
-
 # One dimension at a time. An lwB4 is told once a second, so each comes from a source of its own,
 # or from an lwB4 that no other scenario forges from.
 FORGED = [
-    is_caught("the outer source: a neighbour of the lwB4",
+    is_refused("the outer source: a neighbour of the lwB4",
               softwire(RIGHT, "2001:db8:b4::1:1")),
-    is_caught("the outer source: the lwAFTR's own network",
-              softwire(RIGHT, "2001:db8:1::77")),
-    is_caught("the outer source: one bit",
+    is_refused("the outer source: one bit",
               softwire(RIGHT, "2001:db8:b4::8000:0:0:1")),
-    is_caught("the inner address: the next one",
+    is_refused("the inner address: the next one",
               softwire(upstream(src="192.0.2.2") / UDP(sport=1072), "2001:db8:b4::1:2")),
 ]  # fmt: skip
 
@@ -65,12 +61,12 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("scenario", FORGED, ids=str)
-def test_a_forged_outer_source_is_caught(rig: Rig, scenario: Scenario) -> None:
+def test_a_forged_outer_source_is_refused(rig: Rig, scenario: Scenario) -> None:
     run(rig, scenario)
 
 
 @pytest.mark.parametrize(("what", "packet"), OTHERS, ids=[name for name, _ in OTHERS])
-def test_what_an_lwb4_forges_is_caught(silent: Rig, what: str, packet: Packet) -> None:
+def test_what_an_lwb4_forges_is_refused(silent: Rig, what: str, packet: Packet) -> None:
     """Here nobody is told, so that one scenario need not wait for another."""
     run(silent, Scenario(what, send6=[packet], counters=NO_BINDING))
 
@@ -79,7 +75,23 @@ def test_an_unspecified_multicast_or_loopback_source_is_never_answered(rig: Rig)
     """RFC 4443 section 2.4 e: no error to an address that is no single node's."""
     for source in ("::", "ff02::1", "::1"):
         packet = softwire(RIGHT, source)
-        run(rig, Scenario(source, send6=[packet], counters=NO_BINDING))
+        counters = NO_BINDING | {"quiet_lwb4": 1}
+        run(rig, Scenario(source, send6=[packet], counters=counters))
+
+
+def test_a_neighbour_of_the_lwaftr_is_asked_for_first(rig: Rig) -> None:
+    """An outer source in the lwAFTR's own network: no router is in between."""
+    neighbour = "2001:db8:1::77"
+    netns = ("ip", "-n", rig.router, "addr")
+    sh(*netns, "add", f"{neighbour}/128", "dev", "wire6", "nodad")
+    try:
+        packet = softwire(RIGHT, neighbour)
+        rig.wire6.send(frame_of(packet, 6))  # makes Open vSwitch ask who that is
+        solicited = frames(rig.wire6, 1, 0.5)
+        assert solicited == []
+        run(rig, is_refused("neighbour", packet))
+    finally:
+        sh(*netns, "del", f"{neighbour}/128", "dev", "wire6")
 
 
 def test_gre_from_the_wire_is_no_way_in(rig: Rig) -> None:
@@ -91,5 +103,5 @@ def test_gre_from_the_wire_is_no_way_in(rig: Rig) -> None:
 
 def test_the_owner_is_not_hurt_by_forgeries(rig: Rig) -> None:
     for packet in (softwire(RIGHT, "2001:db8:bad::1"), softwire(RIGHT, "2001:db8:bad::2")):
-        run(rig, is_caught("forged", packet))
+        run(rig, is_refused("forged", packet))
         run(rig, goes_up("owner", RIGHT))
