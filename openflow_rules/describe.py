@@ -222,7 +222,8 @@ MARKS = {
     "eth_dst 8": "there was an encapsulation limit (RFC 2473 section 4.1.1)",
     f"eth_dst {Mark.ANSWERS.bit_length() - 1}": "the shim answers the lwB4 if the packet has no "
     "binding",
-    f"eth_dst {Mark.NOT_NOW.bit_length() - 1}": "but not now: it has just been told, or must not be",
+    f"eth_dst {Mark.NOT_NOW.bit_length() - 1}": "but not now: it has just been "
+    "told, or must not be",
     "eth_dst, from the rules": "`02:4b:tt:tt:tt:tt`: the br-address, by its CRC-32",
     f"eth_dst {Mark.BR_TAG_BIT}-47, from the rules": "the same CRC-32 below the bits 0000011: "
     "refused, to be answered",
@@ -243,8 +244,8 @@ COUNT_MEANING: dict[Count, str] = {
     "which the controller takes out; other IPv6 fragments as well",
     Count.TUNNEL_ICMP: "ICMPv6 errors about softwire packets, from routers on the way to lwB4s",
     Count.ECHO_ANSWERED: "ICMPv4 echo requests to the lwAFTR's own address",
-    Count.ANSWERED_LWB4: "packets from lwB4s without a binding for the shim to answer by ICMPv6, as "
-    "many as `unknown_rate` lets through",
+    Count.ANSWERED_LWB4: "packets from lwB4s without a binding that the shim answers by ICMPv6, as "
+    "far as `unknown_rate` lets it",
     Count.QUIET_LWB4: "packets from lwB4s without a binding that have been told within the last "
     "second, or must not be",
     Count.UNKNOWN_LWB4: "packets from lwB4s without a binding; the supporting system is asked",

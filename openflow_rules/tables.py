@@ -167,8 +167,8 @@ TABLES: dict[Table, TableDeclaration] = {
         frozenset({"eth_type", "arp_op", "arp_tpa"}),
     ),
     Table.UNKNOWN_LWB4: TableDeclaration(
-        "A softwire packet without a binding is answered by the shim, or shown to the controller, up "
-        "to a rate.",
+        "A softwire packet without a binding is answered by the shim, or shown to the controller, "
+        "up to a rate.",
         frozenset({"eth_type", "eth_dst", "tun_ipv6_dst"}),
         frozenset({Table.UNKNOWN_LWB4_QUIET, Table.UNKNOWN_LWB4_PUNT}),
     ),
@@ -348,8 +348,8 @@ class Mark:
     vSwitch's own check_pkt_larger would count each packet in the flows of both outcomes). The rest
     of eth_src, and eth_dst, tell the controller of the outer header, and whether the shim
     ``ANSWERS`` this lwB4, or does but ``NOT_NOW``. The rules write ``BR_PREFIX`` + br_tag into
-    eth_dst of what they send into the softwire, and ``REFUSED`` + br_tag from ``BR_TAG_BIT`` on into
-    that of what the shim is to answer.
+    eth_dst of what they send into the softwire, and ``REFUSED`` + br_tag, from ``BR_TAG_BIT`` on,
+    into that of what the shim is to answer.
     """
 
     ECHO = 1 << 38

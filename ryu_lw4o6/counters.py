@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-import eventlet.timeout
 
 from openflow_rules.encode import FlowStats
 from openflow_rules.tables import (
@@ -31,12 +29,9 @@ from ryu_lw4o6.core.settings import IPV6_HEADER, Instance
 from ryu_lw4o6.core.times import rfc3339
 from ryu_lw4o6.dialogue import SessionError
 from ryu_lw4o6.session import Session, State
-from ryu_lw4o6.softwire import shim
-from ryu_lw4o6.softwire.commands import ShimError
 
 _ETHERNET = 14
 _WHOLE_COOKIE = 0xFFFF_FFFF_FFFF_FFFF
-_SHIM_SECONDS = 5.0
 
 FROM_LWB4 = frozenset(
     {
@@ -82,7 +77,7 @@ NOT_TUNNELLED = frozenset(
 @dataclass(slots=True)
 class IcmpSent:
     """ICMP errors of the lwAFTR's own, by kind: ``icmpv4`` or ``icmpv6``. ``withheld`` are those
-    that the rate limit did not let out."""
+    that a rate limit did not let out."""
 
     packets: Counter[str] = field(default_factory=Counter)
     octets: Counter[str] = field(default_factory=Counter)
@@ -91,6 +86,16 @@ class IcmpSent:
     def add(self, kind: str, packet: bytes) -> None:
         self.packets[kind] += 1
         self.octets[kind] += len(packet)
+
+    def with_shim(self, shim: Mapping[str, int] | None) -> IcmpSent:
+        """Those of the controller and the ICMPv6 errors of the shim (docs/adr/0022)."""
+        if shim is None:
+            return self
+        return IcmpSent(
+            self.packets + Counter(icmpv6=shim["answered"]),
+            self.octets + Counter(icmpv6=shim["answered_bytes"]),
+            self.withheld + Counter(icmpv6=shim["answered_lately"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +213,14 @@ def traffic_stat(totals: Totals, icmp: IcmpSent, fragments: Fragments) -> dict[s
 
 
 def instance_json(
-    instance: Instance, session: Session | None, icmp: IcmpSent, fragments: Fragments
+    instance: Instance,
+    session: Session | None,
+    icmp: IcmpSent,
+    fragments: Fragments,
+    shim: Callable[[], dict[str, int] | None],
 ) -> dict[str, Any]:
-    """All counters of an instance, ready for JSON. Raises TimeoutError if the switch does not
-    answer."""
+    """All counters of an instance, ready for JSON; ``icmp`` are those of the controller alone.
+    Raises TimeoutError if the switch does not answer."""
     answer: dict[str, Any] = {
         "instance": instance.name,
         "connected": session is not None,
@@ -223,8 +232,16 @@ def instance_json(
     if session is not None and session.state is State.READY:
         with _answering(instance):
             totals = read(session)
-        answer |= {"counters": totals.json(), "traffic-stat": traffic_stat(totals, icmp, fragments)}
-        answer["shim"] = _shim(instance)
+        found = shim()
+        all_sent = icmp.with_shim(found)
+        answer |= {
+            "counters": totals.json(),
+            "traffic-stat": traffic_stat(totals, all_sent, fragments),
+            "shim": found,
+        }
+        answer["icmp_errors_withheld"]["icmpv6"] = (
+            all_sent.withheld["icmpv6"] + totals.count[Count.QUIET_LWB4].packets
+        )
     return answer
 
 
@@ -259,12 +276,3 @@ def _answering(instance: Instance) -> Iterator[None]:
         yield
     except SessionError as error:
         raise TimeoutError(f"{instance.name}: {error}") from error
-
-
-def _shim(instance: Instance) -> dict[str, int] | None:
-    """The shim's counters; None where it cannot be read, on another machine for instance."""
-    try:
-        with eventlet.timeout.Timeout(_SHIM_SECONDS):
-            return shim.counters(instance)
-    except (ShimError, OSError, eventlet.timeout.Timeout):
-        return None

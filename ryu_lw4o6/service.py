@@ -234,6 +234,7 @@ class Service:
                     counters.Total(*switch.slow_path.fragments_dropped),
                     counters.Total(*switch.slow_path.fragments_reassembled),
                 ),
+                switch.shim.read,
             )
             for switch in self.by_name.values()
         ]

@@ -31,6 +31,7 @@ from ryu_lw4o6.path_mtu import Outcome, Paths
 from ryu_lw4o6.provisioning.pcp_server import PcpServer
 from ryu_lw4o6.session import Session, State
 from ryu_lw4o6.slow_path import SlowPath
+from ryu_lw4o6.softwire.reader import CounterReader
 from ryu_lw4o6.unknown import Ask, UnknownTraffic
 
 LOG = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ class Switch:
         )
         self.connections = 0
         self.icmp_sent = IcmpSent()
+        self.shim = CounterReader(instance)
         self.slow_path = SlowPath(instance, self._too_big)
         self.paths = Paths(instance, table)
         self._shown = Backlog(self._without_binding, MOST_SHOWN)
@@ -360,6 +362,12 @@ class Switch:
         if next_hop.answered and not known:
             self.changed()
 
+    def _all_icmp_sent(self) -> IcmpSent:
+        """The controller's and, where it has any to send, the shim's."""
+        if not self.instance.failover.needs_no_question:
+            return self.icmp_sent
+        return self.icmp_sent.with_shim(self.shim.read())
+
     def failover_status(self) -> dict[str, Any]:
         """What becomes of packets without a binding, and of routes; ready for JSON."""
         return {
@@ -370,12 +378,12 @@ class Switch:
             "announcements": None if self.announcer is None else self.announcer.status(),
             "validation": None if self.unknown is None else self.unknown.status(),
             "dropped_backlog": self._shown.dropped,
-            "icmpv6_errors_sent": self.icmp_sent.packets["icmpv6"],
+            "icmpv6_errors_sent": self._all_icmp_sent().packets["icmpv6"],
         }
 
     def status(self) -> dict[str, Any]:
         """The switch's state, ready for JSON."""
-        session = self.session
+        session, icmp_sent = self.session, self._all_icmp_sent()
         status: dict[str, Any] = {
             "name": self.instance.name,
             "datapath_id": f"{self.instance.datapath_id:016x}",
@@ -386,9 +394,7 @@ class Switch:
             "ipv6_next_hop": self.ipv6_next_hop.status() if self.ipv6_next_hop else None,
             "slow_path": self.slow_path.status(),
             "paths": self.paths.status(),
-            "icmp_errors_sent": {
-                kind: self.icmp_sent.packets[kind] for kind in ("icmpv4", "icmpv6")
-            },
+            "icmp_errors_sent": {kind: icmp_sent.packets[kind] for kind in ("icmpv4", "icmpv6")},
         }
         if session is not None:
             reconciled = session.reconciled or None

@@ -109,6 +109,11 @@ def status(instance: Instance) -> ShimStatus:
 
 def counters(instance: Instance) -> dict[str, int]:
     """The counters of the attached shim. Raises ShimError, also when there is none."""
+    return maps.counters(counters_map(instance))
+
+
+def counters_map(instance: Instance) -> int:
+    """The map they are in. Raises ShimError."""
     require_root()
     hook = nic.hooks(instance)[0]
     program = nic.program(hook)
@@ -117,7 +122,7 @@ def counters(instance: Instance) -> dict[str, int]:
         raise ShimError(
             f"the shim is not attached to {hook.device}", "Run lw4o6 softwire attach there"
         )
-    return maps.counters(own["counters"])
+    return own["counters"]
 
 
 # --- loading --------------------------------------------------------------------------------------

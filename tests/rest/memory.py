@@ -111,7 +111,11 @@ class MemoryService(Service):
             raise TimeoutError("lwaftr1: no answer to the flow dump within 10 s")
         return [
             counters.instance_json(
-                switch.instance, switch.session, switch.icmp_sent, counters.Fragments()
+                switch.instance,
+                switch.session,
+                switch.icmp_sent,
+                counters.Fragments(),
+                lambda: None,
             )
             | {"counters": {"from_internet": {"packets": 7, "bytes": 700}}}
             for switch in self.by_name.values()

@@ -9,6 +9,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 from scapy.packet import Packet, Raw
 
+from tests.support import evidence
 from tests.support.ovs import wait_for
 from tests.support.rig import CONFIG, Rig, frames
 from tests.wire.scenario import (
@@ -76,6 +77,27 @@ REFUSED = [
                softwire(upstream(tos=0x28) / ANY, STRANGER % 8, hlim=1, tc=0xB9, fl=0xABCDE)),
     is_refused("those of an echo as well",
                softwire(upstream() / ICMP(type=8, id=1072), STRANGER % 9, hlim=255, fl=0xFFFFF)),
+    is_refused("an odd number of bytes", stranger(13, upstream() / ANY / b"odd")),
+    is_refused("the shortest there is: an IPv4 header",
+               stranger(14, upstream(src="203.0.113.2", proto=59))),
+    is_refused("1233 bytes, of which the first 1232 are quoted",
+               stranger(15, upstream() / ANY / bytes(1233 - 40 - 28))),
+    is_refused("an odd number of bytes, and all of them quoted",
+               stranger(16, upstream() / ANY / bytes(1231 - 40 - 28))),
+    is_refused("1500 bytes with an encapsulation limit",
+               IPv6(src=STRANGER % 17, dst=AFTR, nh=60, hlim=9, fl=0x54321)
+               / Raw(bytes.fromhex("0400040104010100")) / (upstream() / ANY / bytes(1424)),
+               options_stripped=1),
+    is_refused("with an encapsulation limit, 1232 bytes",
+               IPv6(src=STRANGER % 18, dst=SECOND_AFTR, nh=60, hlim=9)
+               / Raw(bytes.fromhex("0400040104010100")) / (upstream() / ANY / bytes(1232 - 76)),
+               options_stripped=1),
+    is_refused("an inner ICMP error is a packet like any other",
+               stranger(19, upstream() / ICMP(type=3, code=3)
+                        / (downstream() / UDP(sport=53, dport=1088)))),
+    is_refused("a first fragment", stranger(20, upstream(flags="MF") / ANY / bytes(8))),
+    is_refused("a fragment that is not the first",
+               stranger(21, upstream(src="203.0.113.2", frag=9, proto=17) / Raw(bytes(24)))),
     is_refused("bytes behind the IPv4 packet are quoted, too",
                softwire(upstream(len=28) / ANY / b"trailer", STRANGER % 10)),
     is_refused("an encapsulation limit is quoted", LIMITED, options_stripped=1),
@@ -129,9 +151,18 @@ def test_not_answered(rig: Rig, scenario: Scenario) -> None:
 
 def test_an_unknown_lwb4_is_answered_once_a_second(rig: Rig) -> None:
     packet = stranger(0x100, upstream() / ANY)
-    first = Scenario("five at once", send6=[packet] * 5, out6=[refused(packet)],
-                     counters={"from_softwire": 5, "drop_upstream_no_binding": 5})  # fmt: skip
-    run(rig, first)
+    before, shim_before = rig.all_counters()
+    for _ in range(5):
+        rig.wire6.send(frame_of(packet, 6))
+    assert frames(rig.wire6, 2, 0.5) == [frame_of(refused(packet), 6, out=True)]
+    after, shim_after = rig.all_counters()
+    found, by_shim = after - before, shim_after - shim_before
+    assert found["from_softwire"] == found["drop_upstream_no_binding"] == 5
+    # Whether the shim keeps it back on its way in, or already has it on its way out.
+    assert found["answered_lwb4"] + found["quiet_lwb4"] == 5
+    assert by_shim["answered"] == 1
+    assert by_shim["answered_lately"] == found["answered_lwb4"] - 1
+    evidence.moved(["answered", "answered_bytes"])
 
     def answered() -> bool:
         rig.wire6.send(frame_of(packet, 6))

@@ -11,6 +11,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet, Raw
 
 from tests.support.ovs import run as sh
+from tests.support.ovs import wait_for
 from tests.support.rig import Rig, frames
 from tests.wire.scenario import (
     AFTR,
@@ -24,7 +25,7 @@ from tests.wire.scenario import (
     softwire,
     upstream,
 )
-from tests.wire.test_icmp_errors import is_refused
+from tests.wire.test_icmp_errors import is_refused, refused
 
 NO_BINDING = {"from_softwire": 1, "drop_upstream_no_binding": 1}
 RIGHT = upstream() / UDP(sport=1072, dport=53)
@@ -86,10 +87,12 @@ def test_a_neighbour_of_the_lwaftr_is_asked_for_first(rig: Rig) -> None:
     sh(*netns, "add", f"{neighbour}/128", "dev", "wire6", "nodad")
     try:
         packet = softwire(RIGHT, neighbour)
-        rig.wire6.send(frame_of(packet, 6))  # makes Open vSwitch ask who that is
-        solicited = frames(rig.wire6, 1, 0.5)
-        assert solicited == []
-        run(rig, is_refused("neighbour", packet))
+
+        def answered() -> bool:
+            rig.wire6.send(frame_of(packet, 6))
+            return frames(rig.wire6, 1, 0.1) == [frame_of(refused(packet), 6, out=True)]
+
+        wait_for("Open vSwitch has asked who that is", answered)
     finally:
         sh(*netns, "del", f"{neighbour}/128", "dev", "wire6")
 
