@@ -149,7 +149,7 @@ def link(ovs: Ovs, nic: str, nic_mac: str, outside: str, wire: str, mac: str) ->
 def discard(outside: str, *wires: str) -> None:
     """Throw traffic away as soon as it has been counted, before the kernel spends time on it."""
     hook = f"type filter hook ingress devices = {{ {', '.join(wires)} }} priority 0;"
-    rules = "ip protocol udp drop; ip6 nexthdr 4 drop;"
+    rules = "ip protocol udp drop; ip6 nexthdr 4 drop; icmpv6 type 1 drop;"
     ruleset = f"table netdev {wires[0]} {{ chain wires {{ {hook} {rules} }}; }}"
     run("nsenter", f"--net=/run/netns/{outside}", "nft", ruleset)
 

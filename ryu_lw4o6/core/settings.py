@@ -185,7 +185,7 @@ class DhcpRelay:
 @dataclass(frozen=True, slots=True)
 class Instance:
     """One lwAFTR: one Open vSwitch bridge. ``unknown_rate`` is the most softwire packets without a
-    binding that the switch shows the controller, per second."""
+    binding that are answered, or that the controller is shown, per second."""
 
     name: str
     datapath_id: int

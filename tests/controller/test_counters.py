@@ -62,6 +62,17 @@ def test_traffic_stat() -> None:
     }  # fmt: skip
 
 
+def test_errors_of_the_shim_are_the_lwaftrs() -> None:
+    icmp = IcmpSent()
+    icmp.add("icmpv6", bytes(100))
+    icmp.add("icmpv4", bytes(56))
+    both = icmp.with_shim({"answered": 2, "answered_bytes": 300, "answered_lately": 4})
+    assert both.packets == {"icmpv6": 3, "icmpv4": 1}
+    assert both.octets == {"icmpv6": 400, "icmpv4": 56}
+    assert both.withheld == {"icmpv6": 4}
+    assert icmp.with_shim(None) is icmp
+
+
 def test_a_cookie_of_a_later_version_is_left_alone() -> None:
     totals = Totals()
     totals.take(flow(CookieClass.DROP, 0xFFFF, 1, 100))

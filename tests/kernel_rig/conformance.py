@@ -15,7 +15,7 @@ from collections.abc import Callable
 from ryu_lw4o6.core.settings import Datapath
 from topo.build import Builder
 from topo.lwb4.softwire import Tunnel
-from topo.plan import ACCESS_MTU, SERVER, Lab, Subscriber
+from topo.plan import ACCESS_MTU, ANYCAST, SERVER, Lab, Subscriber
 
 ENCAPSULATION = {Tunnel.SRV6: 40, Tunnel.IPIP6: 48}
 """Bytes that a softwire adds on the lwB4's side: Linux's tunnel has an encapsulation limit, too."""
@@ -90,6 +90,24 @@ class Conformance:
         self.check("3028 bytes, in fragments both ways", f"{received(text)} of 3",
                    received(text) == 3)  # fmt: skip
 
+    def a_refusal(self, sub: Subscriber) -> None:
+        """From a port of somebody else's. What comes out of the socket has a right checksum, says
+        the kernel."""
+        victim = self.lab.lab.subscribers[0]
+        program = (
+            "import socket, subprocess, sys\n"
+            "s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)\n"
+            "s.settimeout(20)\n"
+            f"subprocess.run([sys.executable, '-m', 'topo.spoof', '{sub.lwb4}', '{victim.ipv4}',\n"
+            f"                '{victim.ports[0][0]}', '1'], check=True)\n"
+            "while (got := s.recvfrom(2048)) and got[0][:2] != bytes((1, 5)): pass\n"
+            "print(got[1][0], socket.inet_ntop(socket.AF_INET6, got[0][16:32]))\n"
+        )
+        done = self.lab.run(sub.tun, sys.executable, "-c", program, check=False)
+        seen = done.stdout.strip() or done.stderr.strip().rpartition("\n")[2]
+        self.check("an lwB4 that is refused: ICMPv6 1/5, about its own packet", seen,
+                   seen == f"{ANYCAST} {sub.lwb4}")  # fmt: skip
+
     # --- what the Internet sees ---
 
     def the_largest_inbound(self, sub: Subscriber) -> None:
@@ -146,6 +164,7 @@ class Conformance:
             self.an_icmp_error_comes_back(sub)
             self.the_largest_packet(sub)
             self.fragments(sub)
+        self.a_refusal(self.shared)
         self.the_largest_inbound(self.full)
         self.a_narrower_path(self.full)
         self.nobody_answers_for_nobody()

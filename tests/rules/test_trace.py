@@ -421,6 +421,61 @@ def test_an_lwb4_with_an_address_of_another_lwaftr_is_told(
     assert "CONTROLLER:65535" in trace
 
 
+def says(answers: str, packet: str = UNKNOWN, about: str = "01:b8") -> str:
+    """A packet whose shim says whether it answers; then encapsulation limit and traffic class."""
+    return packet.replace("dl_dst=02:4b:00:00:00:00", f"dl_dst=02:4b:00:{answers}:{about}")
+
+
+@pytest.mark.parametrize(("br_address", "number"), [(ANYCAST, 9), (SECOND_BR, 8)])
+def test_what_the_shim_answers_goes_back_to_it(
+    reprogram: Bridge, br_address: IPv6Address, number: int
+) -> None:
+    """To the lwB4, with the br-address's CRC-32 in bits 9 to 40 of eth_dst, and 0b0000011 above."""
+    reprogram.program(failover=Failover.ICMPV6)
+    for source in ("192.0.2.1", "192.0.9.1"):
+        packet = up("udp", number, source, f"{INTERNET},udp_src=1072", br=br_address)
+        trace = reprogram.trace(says("01", packet))
+        assert "answered_lwb4" in names(trace)
+        assert "CONTROLLER" not in trace
+        assert "IN_PORT" in trace
+        final = re.search(r"^Final flow: (.*)$", trace, re.M)
+        assert final is not None
+        dl_dst = 0b0000011 << 41 | br_tag(br_address) << 9 | 0x1B8
+        for field in (
+            f"tun_ipv6_dst=2001:db8:b4::{number}", f"tun_ipv6_src={br_address}",
+            f"dl_dst={dl_dst.to_bytes(6, 'big').hex(':')}", "dl_src=3a:31:23:45:00:00", "nw_ttl=64",
+        ):  # fmt: skip
+            assert f",{field}," in final[1], field
+
+
+def test_what_the_shim_does_not_answer_now_is_dropped(reprogram: Bridge) -> None:
+    reprogram.program(failover=Failover.ICMPV6)
+    trace = reprogram.trace(says("03"))
+    assert names(trace) == {"from_softwire", "drop_upstream_no_binding", "quiet_lwb4"}
+    assert "Datapath actions: drop" in trace
+
+
+@pytest.mark.parametrize(
+    ("failover", "answers"),
+    [(Failover.ICMPV6, "00"), (Failover.DATA_PACKET, "01"), (Failover.DATA_PACKET_ICMPV6, "01"),
+     (Failover.DATA_PACKET_ICMPV6, "03")],
+)  # fmt: skip
+def test_with_an_older_shim_or_if_it_is_asked_about_the_controller_answers(
+    reprogram: Bridge, failover: Failover, answers: str
+) -> None:
+    reprogram.program(failover=failover)
+    trace = reprogram.trace(says(answers))
+    assert "CONTROLLER:65535" in trace
+    assert not names(trace) & {"answered_lwb4", "quiet_lwb4"}
+
+
+def test_whether_the_shim_answers_is_nothing_to_known_lwb4s(reprogram: Bridge) -> None:
+    reprogram.program(failover=Failover.ICMPV6)
+    known = up("udp", 1, "192.0.2.1", f"{INTERNET},udp_src=1072")
+    for answers in ("00", "01", "03"):
+        assert "to_internet" in names(reprogram.trace(says(answers, known)))
+
+
 def test_without_icmp_an_address_of_another_lwaftr_is_dropped(reprogram: Bridge) -> None:
     reprogram.program(failover=Failover.DATA_PACKET)
     trace = reprogram.trace(up("udp", 1, "192.0.9.1", f"{INTERNET},udp_src=1072"))

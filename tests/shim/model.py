@@ -74,7 +74,10 @@ def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
         rest = bytes(header) + rest[len(header) :]
     outer = (first & ~(3 << 20)).to_bytes(4, "big")
     ipv6 = outer + (payload_length + 18).to_bytes(2, "big") + bytes([47]) + ipv6[7:]
-    inner = bytes.fromhex("024b0000") + bytes([limited, first >> 20 & 0xFF])
+    # Bit 0: the shim answers; bit 1: but not this one (RFC 4443 section 2.4 e.6).
+    source = int.from_bytes(ipv6[8:24], "big")
+    answers = 3 if source in (0, 1) or source >> 120 == 0xFF else 1
+    inner = bytes.fromhex("024b00") + bytes([answers, limited, first >> 20 & 0xFF])
     inner += mark(rest, first & 0xFFFFF, hop_limit) + b"\x08\x00"
     return frame[:14] + ipv6 + TEB + inner + rest
 
@@ -124,6 +127,8 @@ def ovs_to_wire(frame: bytes, br_addresses: Mapping[int, bytes]) -> bytes | None
     """The frame that leaves by the IPv6 NIC, untagged and whole; None for one that is refused."""
     if len(frame) < 92 or frame[12:14] != b"\x86\xdd" or frame[20] != 47:
         return frame
+    if frame[54:58] == TEB and frame[58] >> 1 == 3:
+        return answer(frame, br_addresses)
     if frame[54:60] != TEB + b"\x02\x4b":
         return frame
     source = br_addresses.get(int.from_bytes(frame[60:64], "big"))
@@ -134,6 +139,29 @@ def ovs_to_wire(frame: bytes, br_addresses: Mapping[int, bytes]) -> bytes | None
     ipv6 = bytes([0x60 | tos >> 4, (tos & 15) << 4, 0, 0]) + total.to_bytes(2, "big") + b"\x04"
     # What Ethernet put behind a short packet is left out.
     return frame[:14] + ipv6 + frame[21:22] + source + frame[38:54] + frame[72 : 72 + total]
+
+
+def answer(frame: bytes, br_addresses: Mapping[int, bytes]) -> bytes | None:
+    """Type 1 code 5 (RFC 4443 section 3.1) to an lwB4 that has not been told yet, about the packet
+    in a frame that the rules have refused; None if there is none."""
+    to, marks = int.from_bytes(frame[58:64], "big"), int.from_bytes(frame[64:70], "big")
+    source, length = br_addresses.get(to >> 9 & 0xFFFFFFFF), int.from_bytes(frame[18:20], "big")
+    if source is None or length < 18 + 20 or 54 + length > len(frame):
+        return None
+    lwb4, packet = frame[38:54], frame[72 : 54 + length]
+    ports = packet[9] == 1 or int.from_bytes(packet[6:8], "big") & 0x1FFF
+    label = 0 if ports and not marks & (ECHO | NO_PORTS) else marks >> 16 & 0xFFFFF
+    hops = sum((marks >> p & 1) << n for n, p in enumerate((36, 37, 41, 43, 44, 45, 46, 47)))
+    options = bytes.fromhex("0400040104010100") if to & 0x100 else b""
+    first = 6 << 28 | (to & 0xFF) << 20 | label
+    quoted = first.to_bytes(4, "big") + len(options + packet).to_bytes(2, "big")
+    quoted += bytes([60 if options else 4, hops]) + lwb4 + source + options + packet
+    message = bytes.fromhex("0105 0000 00000000") + quoted[: 1280 - 48]
+    size = len(message).to_bytes(4, "big")
+    padding = bytes(len(message) % 2)
+    total = checksum(source + lwb4 + size + bytes([0, 0, 0, 58]) + message + padding)
+    message = message[:2] + total.to_bytes(2, "big") + message[4:]
+    return frame[:14] + bytes.fromhex("60000000") + size[2:] + b"\x3a\x40" + source + lwb4 + message
 
 
 def _may_skip(options: bytes) -> bool:

@@ -103,7 +103,7 @@ def as_gre(
     first = int.from_bytes(wire_frame[14:18], "big") & ~(3 << 20)  # no ECN for Open vSwitch
     ipv6 = first.to_bytes(4, "big") + length.to_bytes(2, "big") + bytes([47]) + wire_frame[21:54]
     gre = bytes.fromhex("00006558")
-    ethernet = bytes.fromhex("024b0000" + about + marks + "0800")
+    ethernet = bytes.fromhex("024b0001" + about + marks + "0800")
     return wire_frame[:14] + ipv6 + gre + ethernet + wire_frame[inner_at:]
 
 

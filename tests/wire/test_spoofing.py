@@ -62,12 +62,12 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("scenario", FORGED, ids=str)
-def test_a_forged_outer_source_is_refused(rig: Rig, scenario: Scenario) -> None:
+def test_a_forged_outer_source_is_caught(rig: Rig, scenario: Scenario) -> None:
     run(rig, scenario)
 
 
 @pytest.mark.parametrize(("what", "packet"), OTHERS, ids=[name for name, _ in OTHERS])
-def test_what_an_lwb4_forges_is_refused(silent: Rig, what: str, packet: Packet) -> None:
+def test_what_an_lwb4_forges_is_caught(silent: Rig, what: str, packet: Packet) -> None:
     """Here nobody is told, so that one scenario need not wait for another."""
     run(silent, Scenario(what, send6=[packet], counters=NO_BINDING))
 
