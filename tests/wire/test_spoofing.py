@@ -35,11 +35,11 @@ RIGHT = upstream() / UDP(sport=1072, dport=53)
 # or from an lwB4 that no other scenario forges from.
 FORGED = [
     is_refused("the outer source: a neighbour of the lwB4",
-              softwire(RIGHT, "2001:db8:b4::1:1")),
+               softwire(RIGHT, "2001:db8:b4::1:1")),
     is_refused("the outer source: one bit",
-              softwire(RIGHT, "2001:db8:b4::8000:0:0:1")),
+               softwire(RIGHT, "2001:db8:b4::8000:0:0:1")),
     is_refused("the inner address: the next one",
-              softwire(upstream(src="192.0.2.2") / UDP(sport=1072), "2001:db8:b4::1:2")),
+               softwire(upstream(src="192.0.2.2") / UDP(sport=1072), "2001:db8:b4::1:2")),
 ]  # fmt: skip
 
 OTHERS = [
