@@ -32,6 +32,9 @@ from openflow_rules.flow import (
 )
 from openflow_rules.tables import (
     DROP_MEANING,
+    OVER_PATH_MTU,
+    OVER_PATH_MTU_MEANING,
+    PUNT_MEANING,
     TABLES,
     CookieClass,
     Count,
@@ -113,6 +116,8 @@ class Printer:
                 return "dec_ttl"
             case Output(port):
                 return f"output {self._ports[port]}"
+            case ToController(meter=int(meter)):
+                return f"controller(meter {meter})"
             case ToController(max_len):
                 return "controller" if max_len == 0xFFFF else f"controller({max_len} bytes)"
             case Resubmit(table):
@@ -195,8 +200,11 @@ def _lines(instance: Instance, ports: Ports, next_hop_mac: str | None) -> Iterat
     yield "|---|---|"
     for count, text in COUNT_MEANING.items():
         yield f"| `{count.name.lower()}` | {text} |"
+    yield f"| `{OVER_PATH_MTU}` | {OVER_PATH_MTU_MEANING} |"
     for drop, text in DROP_MEANING.items():
         yield f"| `drop_{drop.name.lower()}` | dropped: {text} |"
+    for punt, text in PUNT_MEANING.items():
+        yield f"| `withheld_{punt.name.lower()}` | not let pass by meter {punt}: {text} |"
     yield ""
     yield "## Marks in the Ethernet header of softwire frames"
     yield ""
@@ -233,8 +241,7 @@ COUNT_MEANING: dict[Count, str] = {
     Count.FROM_SOFTWIRE: "IPv4 packets out of softwires",
     Count.FROM_INTERNET: "IPv4 packets from the Internet's side",
     Count.TO_INTERNET: "IPv4 packets forwarded to the next hop",
-    Count.TO_SOFTWIRE: "IPv4 packets put into softwires, or answered or put into fragments by the "
-    "controller because of a smaller path MTU",
+    Count.TO_SOFTWIRE: "IPv4 packets put into softwires",
     Count.HAIRPINNED: "IPv4 packets from one lwB4 to another",
     Count.FROM_LWAFTR: "ICMPv4 errors of the lwAFTR itself to lwB4s",
     Count.HELD_FROM_SOFTWIRE: "fragments from lwB4s that came before the first of their packet, "

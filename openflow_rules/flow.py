@@ -83,9 +83,11 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class ToController:
-    """A copy of at most ``max_len`` bytes to the controller."""
+    """A copy of at most ``max_len`` bytes to the controller, if ``meter`` lets it pass. That of a
+    flow stops the packet as well."""
 
     max_len: int
+    meter: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

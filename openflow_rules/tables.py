@@ -318,11 +318,35 @@ class Punt(enum.IntEnum):
     NEIGHBOUR = 5
     TTL_EXPIRED = 8
     FRAGMENT = 20
+    AWAITED = 25
     SLOW_SOFTWIRE = 21
     TUNNEL_ICMP = 22
     PATH_MTU = 23
     ECHO = 24  # answered by the switch itself
     PCP = 9
+
+
+PUNT_MEANING: dict[Punt, str] = {
+    Punt.ARP: "ARP of the next hop",
+    Punt.UNKNOWN_LWB4: "a packet of an lwB4 without a binding",
+    Punt.UNKNOWN_IPV4: "a packet to an address without a binding",
+    Punt.TOO_BIG: "a packet too big for a softwire, which is dropped without an answer",
+    Punt.TTL_EXPIRED: "a packet whose TTL ran out, which is dropped without an answer",
+    Punt.PCP: "a PCP request; it is lost",
+    Punt.FRAGMENT: "a fragment that came before the first of its packet; it is lost",
+    Punt.AWAITED: "a copy of a first fragment that others have come before; they are lost",
+    Punt.SLOW_SOFTWIRE: "an IPv6 fragment, or a packet behind extension headers; it is lost",
+    Punt.TUNNEL_ICMP: "an ICMPv6 error about a softwire packet",
+    Punt.PATH_MTU: "a packet larger than the way to its lwB4 takes; it is lost",
+    Punt.ECHO: "an echo request to the lwAFTR, which the switch would answer; it is lost",
+}
+"""What each meter does not let pass to the controller, counted as ``withheld_`` and its name."""
+
+OVER_PATH_MTU = "over_path_mtu"
+OVER_PATH_MTU_MEANING = (
+    "IPv4 packets larger than the way to their lwB4 takes, which the controller answers or sends "
+    "in fragments"
+)
 
 
 class Priority:

@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from openflow_rules.encode import FlowStats
+from openflow_rules.encode import FlowStats, MeterStats
 from openflow_rules.tables import (
     CLASS_MASK,
     FILTER_TABLES,
+    OVER_PATH_MTU,
+    PUNT_MEANING,
     CookieClass,
     Count,
     Drop,
+    Punt,
     Table,
     binding_cookie,
     cookie,
@@ -106,6 +109,11 @@ class Total:
     def __add__(self, other: Total) -> Total:
         return Total(self.packets + other.packets, self.bytes + other.bytes)
 
+    def __sub__(self, other: Total) -> Total:
+        """None of both is ever below zero: Open vSwitch brings flows' counters up to date every
+        half a second, and meters' at once."""
+        return Total(max(0, self.packets - other.packets), max(0, self.bytes - other.bytes))
+
     def json(self) -> dict[str, int]:
         return {"packets": self.packets, "bytes": self.bytes}
 
@@ -113,10 +121,12 @@ class Total:
 @dataclass(frozen=True, slots=True)
 class Fragments:
     """What became of fragments in the controller: IPv4 ones that were ``dropped``, and IPv6 ones
-    that were ``reassembled`` to softwire packets."""
+    that were ``reassembled`` to softwire packets. ``sent`` are the packets for softwires that it
+    has put into fragments, because of a smaller path MTU."""
 
     dropped: Total = Total()
     reassembled: Total = Total()
+    sent: Total = Total()
 
 
 class Totals:
@@ -127,6 +137,7 @@ class Totals:
         self.drop: dict[int, Total] = dict.fromkeys(Drop, Total())
         self.filters: dict[str, Total] = {}
         self.denied: dict[int, Total] = {}  # by table
+        self.meters: dict[int, MeterStats] = {}
         self.since = time.time()
 
     def take(self, flow: FlowStats) -> None:
@@ -140,6 +151,25 @@ class Totals:
             if not flow.instructions:
                 self.denied[flow.table] = self.denied.get(flow.table, Total()) + _total(flow)
         self.since = min(self.since, time.time() - flow.seconds)
+
+    @property
+    def over_path_mtu(self) -> Total:
+        """What is larger than the way to its lwB4 takes, and shown to the controller."""
+        return self._metered(Punt.PATH_MTU) - self.withheld(Punt.PATH_MTU)
+
+    @property
+    def to_softwire(self) -> Total:
+        """Open vSwitch credits the flow with packets that it could have sent this way."""
+        return self.count[Count.TO_SOFTWIRE] - self._metered(Punt.PATH_MTU)
+
+    def withheld(self, punt: Punt) -> Total:
+        """What a meter did not let pass."""
+        meter = self.meters.get(punt, MeterStats())
+        return Total(meter.withheld, meter.withheld_bytes - meter.withheld * _ETHERNET)
+
+    def _metered(self, punt: Punt) -> Total:
+        meter = self.meters.get(punt, MeterStats())
+        return Total(meter.packets, meter.bytes - meter.packets * _ETHERNET)
 
     def dropped(self, reasons: Iterable[Drop]) -> Total:
         return sum((self.drop[reason] for reason in reasons), Total())
@@ -161,7 +191,10 @@ class Totals:
 
     def json(self) -> dict[str, dict[str, int]]:
         counted = {name.name.lower(): self.count[name] for name in Count}
+        counted["to_softwire"] = self.to_softwire
+        counted[OVER_PATH_MTU] = self.over_path_mtu
         counted |= {f"drop_{name.name.lower()}": self.drop[name] for name in Drop}
+        counted |= {f"withheld_{p.name.lower()}": self.withheld(p) for p in PUNT_MEANING}
         counted |= self.filters
         return {name: total.json() for name, total in counted.items()}
 
@@ -180,6 +213,7 @@ def read(session: Session) -> Totals:
     totals = Totals()
     for kind in (CookieClass.COUNT, CookieClass.DROP, CookieClass.FILTER):
         session.dump(totals.take, cookie=cookie(kind), cookie_mask=CLASS_MASK)
+    totals.meters = session.read_meters()
     return totals
 
 
@@ -188,13 +222,15 @@ def traffic_stat(totals: Totals, icmp: IcmpSent, fragments: Fragments) -> dict[s
 
     Packets from one lwB4 to another that are dropped on their way down count as dropped IPv4.
     """
-    received6, sent6 = totals.count[Count.FROM_SOFTWIRE], totals.count[Count.TO_SOFTWIRE]
+    received6, sent6 = totals.count[Count.FROM_SOFTWIRE], totals.to_softwire + fragments.sent
+    too_large = totals.over_path_mtu + totals.withheld(Punt.PATH_MTU) - fragments.sent
+    lost = totals.withheld(Punt.FRAGMENT)
     pairs = {
         "sent-ipv4-{}": totals.count[Count.TO_INTERNET],
         "sent-ipv6-{}": _tunnelled(sent6),
         "rcvd-ipv4-{}": totals.count[Count.FROM_INTERNET],
         "rcvd-ipv6-{}": _tunnelled(received6),
-        "dropped-ipv4-{}": totals.dropped_to_lwb4(),
+        "dropped-ipv4-{}": totals.dropped_to_lwb4() + too_large,
         "dropped-ipv6-{}": _tunnelled(totals.dropped_from_lwb4()),
         "out-icmpv4-error-{}": Total(icmp.packets["icmpv4"], icmp.octets["icmpv4"]),
         "out-icmpv6-error-{}": Total(icmp.packets["icmpv6"], icmp.octets["icmpv6"]),
@@ -205,8 +241,8 @@ def traffic_stat(totals: Totals, icmp: IcmpSent, fragments: Fragments) -> dict[s
     for name, total in pairs.items():
         leaves[name.format("packets")] = total.packets
         leaves[name.format("bytes")] = total.bytes
-    leaves["dropped-ipv4-fragments"] = fragments.dropped.packets
-    leaves["dropped-ipv4-fragment-bytes"] = fragments.dropped.bytes
+    leaves["dropped-ipv4-fragments"] = fragments.dropped.packets + lost.packets
+    leaves["dropped-ipv4-fragment-bytes"] = fragments.dropped.bytes + lost.bytes
     leaves["ipv6-fragments-reassembled"] = fragments.reassembled.packets
     leaves["ipv6-fragments-bytes-reassembled"] = fragments.reassembled.bytes
     return leaves

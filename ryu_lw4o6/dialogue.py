@@ -152,27 +152,31 @@ class Dialogue:
             for entry in encode.flow_stats_entries(message):
                 take(entry)
 
-        xid = self.next_xid()
-        request = encode.flow_stats_request(
-            xid, table=table, cookie=cookie, cookie_mask=cookie_mask
-        )
-        self._read_all(xid, request, read, "the flow dump")
+        self.ask(
+            lambda xid: encode.flow_stats_request(
+                xid, table=table, cookie=cookie, cookie_mask=cookie_mask
+            ),
+            read, "the flow dump",
+        )  # fmt: skip
 
     def flows_per_table(self) -> dict[int, int]:
         """How many flows each table has. Raises SessionError without an answer."""
         found: dict[int, int] = {}
-        xid = self.next_xid()
-        self._read_all(
-            xid, encode.table_stats_request(xid),
+        self.ask(
+            encode.table_stats_request,
             lambda message: found.update(encode.table_stats_entries(message)), "table statistics",
         )  # fmt: skip
         return found
 
-    def _read_all(self, xid: int, request: bytes, read: Callable[[bytes], None], what: str) -> None:
-        """Have ``read`` called with every part of the answer to a request."""
+    def ask(
+        self, request: Callable[[int], bytes], read: Callable[[bytes], None], what: str
+    ) -> None:
+        """Send the request that is made for a transaction id, and have ``read`` called with every
+        part of its answer. Raises SessionError without one."""
+        xid = self.next_xid()
         self._dumps[xid] = read
         try:
-            self._request(xid, request)
+            self._request(xid, request(xid))
             self.answer(xid, what)
         finally:
             del self._dumps[xid]

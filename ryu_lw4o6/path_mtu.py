@@ -42,6 +42,7 @@ class Paths:
         self._table = table
         self._mtus = PathMtus(KEPT_SECONDS, MOST_PATHS)
         self.counts: Counter[str] = Counter()
+        self._fragmented_bytes = 0
 
     def error(self, frame: bytes, now: float) -> Outcome:
         """An ICMPv6 error to one of our AFTR addresses."""
@@ -51,6 +52,10 @@ class Paths:
             return Outcome()
         if not self._may_be_ours(report):
             self.counts["forged"] += 1
+            return Outcome()
+        if report.parameter_problem:
+            # For instance the lwB4 does not know next header 4, IPv4: it has no softwire any more.
+            self.counts["parameter_problem"] += 1
             return Outcome()
         self.counts["believed"] += 1
         packet = report.packet
@@ -77,6 +82,7 @@ class Paths:
             self.counts["too_big"] += 1
             return Outcome(self._too_big(packet, known.mtu))
         self.counts["fragmented"] += 1
+        self._fragmented_bytes += len(packet)
         br_address, lwb4 = known.softwire
         outer = ipv6.Header(br_address, lwb4, packet[1], 0, self._instance.ipv6.hop_limit)
         pieces = ipv6.in_fragments(
@@ -99,6 +105,11 @@ class Paths:
         if binding is None or binding.lwb4 != report.lwb4:
             return False
         return self._instance.br_address_of(binding) == report.br_address
+
+    @property
+    def fragmented(self) -> tuple[int, int]:
+        """Packets, and their bytes, that were sent in IPv6 fragments."""
+        return self.counts["fragmented"], self._fragmented_bytes
 
     def status(self) -> dict[str, Any]:
         """Counts, ready for JSON."""

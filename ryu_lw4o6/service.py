@@ -233,6 +233,7 @@ class Service:
                 counters.Fragments(
                     counters.Total(*switch.slow_path.fragments_dropped),
                     counters.Total(*switch.slow_path.fragments_reassembled),
+                    counters.Total(*switch.paths.fragmented),
                 ),
                 switch.shim.read,
             )

@@ -16,6 +16,7 @@ States::
 from __future__ import annotations
 
 import enum
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -28,7 +29,8 @@ from ryu.ofproto import ofproto_v1_3 as ofp
 
 from openflow_rules import encode
 from openflow_rules.compiler.parts import Ports
-from openflow_rules.tables import TABLES, Punt, Table
+from openflow_rules.tables import TABLES, Table
+from ryu_lw4o6 import meters
 from ryu_lw4o6.core.binding import BindingKey, BindingTable
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.dialogue import Dialogue, SessionError
@@ -40,12 +42,6 @@ DUMP_PARTS = 16
 """Flows are dumped in parts: the switch's main thread, which also forwards packets in the userspace
 datapath, is not kept for long by any of them."""
 
-ARP_PUNTS_PER_SECOND = 100
-PCP_PUNTS_PER_SECOND = 10_000
-SLOW_PUNTS_PER_SECOND = {Punt.FRAGMENT: 5_000, Punt.SLOW_SOFTWIRE: 10_000}
-ASKED_IPV4_PER_SECOND = 2_000
-"""Packets from the Internet that the supporting system is asked about. After a failover every
-subscriber is unknown, and must not wait behind the Internet's port scans."""
 LOOK_SECONDS = 1.0
 """After so long the switch is asked whether it still has as many flows as it should."""
 _TABLES_WITH_TIMEOUTS = {
@@ -106,6 +102,7 @@ class Session:
         self.send = self._dialogue.send
         self.is_alive = self._dialogue.is_alive
         self.dump = self._dialogue.dump
+        self.read_meters = functools.partial(meters.read, self._dialogue)
 
     # --- what others ask of a session -----------------------------------------------------------
 
@@ -276,21 +273,13 @@ class Session:
         ]
 
     def _set_up(self) -> None:
-        rates = dict.fromkeys(Punt, self.instance.icmp.rate)
-        rates[Punt.ARP] = ARP_PUNTS_PER_SECOND
-        rates[Punt.PCP] = PCP_PUNTS_PER_SECOND
-        rates |= SLOW_PUNTS_PER_SECOND
-        rates[Punt.UNKNOWN_LWB4] = self.instance.unknown_rate
-        if self.instance.failover.validates:
-            rates[Punt.UNKNOWN_IPV4] = ASKED_IPV4_PER_SECOND
-        messages = [m for punt, rate in rates.items() for m in encode.set_meter(punt, rate)]
+        messages = meters.corrections(self._dialogue, self.instance)
         messages.append(encode.match_fragments(0))
         xids = [self._dialogue.next_xid() for _ in messages]
         self._dialogue.send_all(map(encode.with_xid, messages, xids))
         self._dialogue.answer(self._dialogue.request_barrier(), "a barrier")
         for error in self._dialogue.take_errors(xids).values():
-            if (error.kind, error.code) != encode.METER_EXISTS:
-                raise SessionError(f"the switch refused a meter, or to show fragments: {error}")
+            raise SessionError(f"the switch refused a meter, or to show fragments: {error}")
 
     def _apply(self) -> None:
         assert self.ports is not None

@@ -16,6 +16,7 @@ from openflow_rules.compiler.parts import (
     LOCAL_PORT,
     QUOTE_LENGTH,
     Ports,
+    copied,
     counted,
     drop_flow,
     eth_src_match,
@@ -158,7 +159,7 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
             goto=goto,
             note="the first fragment of a packet whose others the controller holds",
         )
-        yield punted(count, Punt.FRAGMENT, first)
+        yield copied(count, Punt.AWAITED, first)
     yield drop_flow(Drop.UNCLASSIFIED, Table.CLASSIFY, Priority.MISS)
 
 

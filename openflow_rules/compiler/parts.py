@@ -64,6 +64,12 @@ def punted(count: Count, punt: Punt, flow: Flow) -> Flow:
     return replace(counted(count, flow), actions=actions, meter=punt)
 
 
+def copied(count: Count, punt: Punt, flow: Flow) -> Flow:
+    """``flow``, counted, and a copy of the whole packet for the controller if the meter allows it:
+    the packet goes on in any case."""
+    return replace(counted(count, flow), actions=(*flow.actions, ToController(WHOLE, punt)))
+
+
 def shown(drop: Flow, punt: Punt) -> Flow:
     """The same drop, with a metered copy for the controller to answer by ICMP."""
     return Flow(

@@ -10,12 +10,10 @@ from openflow_rules.encode.bindings import (
 from openflow_rules.encode.control import (
     BUNDLE_COMMIT,
     BUNDLE_OPEN,
-    METER_EXISTS,
     barrier,
     bundle_control,
     in_bundle,
     match_fragments,
-    set_meter,
 )
 from openflow_rules.encode.flows import (
     add_flow,
@@ -23,6 +21,14 @@ from openflow_rules.encode.flows import (
     delete_flow,
     table_of,
     with_xid,
+)
+from openflow_rules.encode.meters import (
+    MeterStats,
+    meter_rates,
+    meter_rates_request,
+    meter_stats,
+    meter_stats_request,
+    set_meter,
 )
 from openflow_rules.encode.packets import (
     PipelineFields,
@@ -45,9 +51,9 @@ from openflow_rules.encode.stats import (
 __all__ = [
     "BUNDLE_COMMIT",
     "BUNDLE_OPEN",
-    "METER_EXISTS",
     "BindingEncoder",
     "FlowStats",
+    "MeterStats",
     "PipelineFields",
     "add_flow",
     "barrier",
@@ -60,6 +66,10 @@ __all__ = [
     "in_bundle",
     "into_softwire",
     "match_fragments",
+    "meter_rates",
+    "meter_rates_request",
+    "meter_stats",
+    "meter_stats_request",
     "next_hop_mac",
     "packet_out",
     "pipeline_fields",

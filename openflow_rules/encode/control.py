@@ -1,17 +1,13 @@
-"""What is said to a switch besides flows: meters, bundles, barriers."""
+"""What is said to a switch besides flows and meters: bundles, barriers."""
 
 from __future__ import annotations
 
 import struct
 
 from ryu.ofproto import ofproto_v1_3 as ofp
-from ryu.ofproto import ofproto_v1_3_parser as parser
-from ryu.ofproto.ofproto_protocol import ProtocolDesc
 
 from openflow_rules.encode.flows import HEADER, XID
-from openflow_rules.tables import Punt
 
-_PROTOCOL = ProtocolDesc(ofp.OFP_VERSION)
 _ONF = 0x4F4E4600
 _BUNDLE_CONTROL = 2300
 _BUNDLE_ADD = 2301
@@ -21,29 +17,6 @@ _ATOMIC_ORDERED = 3
 
 def barrier(xid: int) -> bytes:
     return HEADER.pack(ofp.OFP_VERSION, ofp.OFPT_BARRIER_REQUEST, 8, xid)
-
-
-# --- meters -------------------------------------------------------------------------------------
-
-
-METER_EXISTS = (ofp.OFPET_METER_MOD_FAILED, ofp.OFPMMFC_METER_EXISTS)
-"""The error (type, code) that ``set_meter`` may cause and that means nothing."""
-
-
-def set_meter(punt: Punt, rate: int) -> list[bytes]:
-    """Messages that make the meter of ``punt`` pass ``rate`` packets/s, whether it exists or not.
-
-    Deleting it first would take the flows that use it along.
-    """
-    out = []
-    for command in (ofp.OFPMC_ADD, ofp.OFPMC_MODIFY):
-        flags = ofp.OFPMF_PKTPS | ofp.OFPMF_BURST | ofp.OFPMF_STATS
-        band = parser.OFPMeterBandDrop(rate=rate, burst_size=rate)
-        message = parser.OFPMeterMod(_PROTOCOL, command, flags, punt, [band])
-        message.set_xid(0)
-        message.serialize()
-        out.append(bytes(message.buf))
-    return out
 
 
 # --- fragments ------------------------------------------------------------------------------------

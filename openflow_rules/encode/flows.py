@@ -68,6 +68,22 @@ class _CheckLarger(parser.NXAction):  # type: ignore[misc]
         return self._body
 
 
+class _MeteredToController(parser.NXAction):  # type: ignore[misc]
+    """controller(max_len=65535,meter_id=...) of Open vSwitch; see ovs-actions(7)."""
+
+    _subtype = 37
+
+    def __init__(self, meter: int) -> None:
+        super().__init__()
+        self._body = struct.pack("!6xHHI", _METER_PROPERTY, 8, meter)
+
+    def serialize_body(self) -> bytes:
+        return self._body
+
+
+_METER_PROPERTY = 5  # NXAC2PT_METER_ID
+
+
 def _ryu_action(action: Action) -> Any:
     match action:
         case SetField(field, value):
@@ -89,6 +105,8 @@ def _ryu_action(action: Action) -> Any:
             return parser.OFPActionDecNwTtl()
         case Output(port):
             return parser.OFPActionOutput(port, 0)
+        case ToController(meter=int(meter)):
+            return _MeteredToController(meter)
         case ToController(max_len):
             return parser.OFPActionOutput(ofp.OFPP_CONTROLLER, max_len)
         case Resubmit(table):

@@ -20,12 +20,15 @@ _QUOTED = 28  # bytes of the IPv4 packet: its header, and the ports
 @dataclass(frozen=True, slots=True)
 class Report:
     """``packet`` is what the error quotes of the IPv4 packet that we sent from ``br_address`` to
-    ``lwb4``. ``mtu`` is what the path takes of an IPv6 packet, None if it takes none at all."""
+    ``lwb4``. ``mtu`` is what the path takes of an IPv6 packet, None if it takes none at all.
+    A ``parameter_problem`` is ours: RFC 2473 section 8.1 hands on those about an encapsulation
+    limit, of which we send none."""
 
     br_address: IPv6Address
     lwb4: IPv6Address
     packet: bytes
     mtu: int | None
+    parameter_problem: bool
 
 
 def read(packet: bytes) -> Report | None:
@@ -41,8 +44,7 @@ def read(packet: bytes) -> Report | None:
         kind, code, _, word = struct.unpack_from("!BBHI", message)
         if kind == _TIME_EXCEEDED and code != _HOP_LIMIT_EXCEEDED:
             return None
-        # We send no encapsulation limit, the only parameter that concerns the source.
-        if kind not in (_UNREACHABLE, _TOO_BIG, _TIME_EXCEEDED):
+        if kind not in (_UNREACHABLE, _TOO_BIG, _TIME_EXCEEDED, _PARAMETER):
             return None
         quoted = message[8:]
         # Its length is that of the whole packet, of which this is the beginning.
@@ -59,7 +61,7 @@ def read(packet: bytes) -> Report | None:
     if len(inner) < _QUOTED or inner[0] >> 4 != 4 or inner[0] & 0xF < 5:
         return None
     mtu = max(word, MIN_MTU) if kind == _TOO_BIG else None
-    return Report(outer.source, outer.destination, inner, mtu)
+    return Report(outer.source, outer.destination, inner, mtu, kind == _PARAMETER)
 
 
 class PathMtus:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from openflow_rules import encode
+from openflow_rules.tables import Punt
 
 ERROR, MULTIPART_REPLY, BARRIER_REPLY = 1, 19, 21
 
@@ -39,6 +40,12 @@ class Connection:
                 errors.append(struct.unpack_from("!HH", message, 8))
             if message[1] == BARRIER_REPLY:
                 return errors
+
+    def set_meters(self, rate: int) -> None:
+        """All that there can be, whether they are there or not."""
+        for exists in (False, True):
+            errors = self.send(encode.set_meter(punt, rate, exists=exists) for punt in Punt)
+        assert errors == []
 
     def flows(self) -> list[encode.FlowStats]:
         self._socket.sendall(encode.flow_stats_request(0xD0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -20,7 +21,6 @@ from tests.support.ovs import wait_for
 from tests.support.rig import CONFIG, Rig, frames
 from tests.wire.scenario import (
     AFTR,
-    DOWN,
     LWB4,
     SECOND_AFTR,
     Scenario,
@@ -35,6 +35,7 @@ from tests.wire.scenario import (
 )
 from tests.wire.test_icmp_errors import quoted_by
 
+OVER = {"from_internet": 1, "over_path_mtu": 1}
 ROUTER = "2001:db8:77::1"
 FROM_53 = UDP(sport=53, dport=1072)
 
@@ -97,25 +98,42 @@ def test_another_lwb4_is_told_through_its_softwire(rig: Rig) -> None:
 
 UNREACHABLE = ICMPv6DestUnreach(code=3)
 FORGED = about(SMALL)
+LIMIT_OF_ONE = bytes.fromhex("0400040101010100")  # destination options: limit 1, padding
 NOT_TOLD = [
-    ("a parameter problem: we send no encapsulation limit", error(ICMPv6ParamProblem(), FORGED)),
-    ("reassembly time exceeded: not the tunnel's", error(ICMPv6TimeExceeded(code=1), FORGED)),
-    ("another lwB4", error(UNREACHABLE, tunnelled(forwarded(SMALL), LWB4[2]))),
-    ("no lwB4 at all", error(UNREACHABLE, tunnelled(forwarded(SMALL), "2001:db8:dead::1"))),
-    ("a port of another lwB4", error(UNREACHABLE, about(downstream() / UDP(dport=1088)))),
-    ("the wrong br-address", error(UNREACHABLE, about(SMALL, 1, SECOND_AFTR))),
-    ("not sent to who sent it", error(UNREACHABLE, FORGED, dst=SECOND_AFTR)),
-    ("quoted too short to say", error(UNREACHABLE, FORGED, 40 + 27)),
-    ("about something else", error(UNREACHABLE, IPv6(src=AFTR, dst=LWB4[1]) / UDP() / bytes(40))),
+    ("an IPv6 header that is wrong", error(ICMPv6ParamProblem(code=0, ptr=4), FORGED),
+     "parameter_problem"),
+    ("an lwB4 that does not know next header 4", error(ICMPv6ParamProblem(code=1, ptr=6), FORGED),
+     "parameter_problem"),
+    ("an encapsulation limit, which we do not send", error(
+        ICMPv6ParamProblem(code=0, ptr=44),
+        IPv6(src=AFTR, dst=LWB4[1], nh=60, hlim=255) / Raw(LIMIT_OF_ONE + bytes(SMALL))),
+     "ignored"),
+    ("a parameter problem about another's packet", error(
+        ICMPv6ParamProblem(code=1, ptr=6), tunnelled(forwarded(SMALL), LWB4[2])), "forged"),
+    ("reassembly time exceeded: not the tunnel's", error(ICMPv6TimeExceeded(code=1), FORGED),
+     "ignored"),
+    ("another lwB4", error(UNREACHABLE, tunnelled(forwarded(SMALL), LWB4[2])), "forged"),
+    ("no lwB4 at all", error(UNREACHABLE, tunnelled(forwarded(SMALL), "2001:db8:dead::1")),
+     "forged"),
+    ("a port of another lwB4", error(UNREACHABLE, about(downstream() / UDP(dport=1088))), "forged"),
+    ("the wrong br-address", error(UNREACHABLE, about(SMALL, 1, SECOND_AFTR)), "forged"),
+    ("not sent to who sent it", error(UNREACHABLE, FORGED, dst=SECOND_AFTR), "ignored"),
+    ("quoted too short to say", error(UNREACHABLE, FORGED, 40 + 27), "ignored"),
+    ("about something else",
+     error(UNREACHABLE, IPv6(src=AFTR, dst=LWB4[1]) / UDP() / bytes(40)), "ignored"),
     ("about an ICMP error", error(UNREACHABLE, about(
-        downstream() / ICMP(type=11) / (upstream() / UDP(sport=1072, dport=53))))),
-    ("a wrong checksum", error(ICMPv6DestUnreach(code=3, cksum=0x1234), FORGED)),
+        downstream() / ICMP(type=11) / (upstream() / UDP(sport=1072, dport=53)))), "believed"),
+    ("a wrong checksum", error(ICMPv6DestUnreach(code=3, cksum=0x1234), FORGED), "ignored"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("packet", [row[1] for row in NOT_TOLD], ids=[row[0] for row in NOT_TOLD])
-def test_nobody_is_told(rig: Rig, packet: Packet) -> None:
+@pytest.mark.parametrize(
+    ("packet", "counted"), [row[1:] for row in NOT_TOLD], ids=[row[0] for row in NOT_TOLD]
+)
+def test_nobody_is_told(rig: Rig, packet: Packet, counted: str) -> None:
+    before = Counter(rig.controller.switch()["paths"]["counts"])
     run(rig, Scenario("", send6=[packet], counters={"tunnel_icmp": 1}))
+    assert rig.controller.switch()["paths"]["counts"] == before + Counter([counted])
 
 
 def too_big(packet: Packet, mtu: int, name: str = "too big") -> Scenario:
@@ -141,7 +159,7 @@ def test_the_path_mtu_is_kept(fresh: Rig) -> None:
     run(fresh, goes_down("fits", fits))
     larger = downstream(flags="DF") / UDP(sport=53, dport=1072) / bytes(1333)
     run(fresh, Scenario("1361 bytes", send4=[larger], out4=[quoted_by(3, 4, larger, 1360)],
-                        counters=DOWN))  # fmt: skip
+                        counters=OVER))  # fmt: skip
     # Others are none the worse for it.
     other = downstream(flags="DF") / UDP(sport=53, dport=1088) / bytes(1432)
     run(fresh, goes_down("another lwB4", other, lwb4=2))
@@ -150,13 +168,14 @@ def test_the_path_mtu_is_kept(fresh: Rig) -> None:
     run(fresh, too_big(WHOLE, 1450))
     larger = downstream(flags="DF") / UDP(sport=53, dport=1072) / bytes(1240 - 27)
     run(fresh, Scenario("1241 bytes", send4=[larger], out4=[quoted_by(3, 4, larger, 1240)],
-                        counters=DOWN))  # fmt: skip
+                        counters=OVER))  # fmt: skip
     assert fresh.controller.switch()["paths"]["paths"] == 1
 
 
 def test_what_has_no_df_is_fragmented_for_its_path(fresh: Rig) -> None:
     run(fresh, too_big(WHOLE, 1280))
     packet = downstream(tos=0xB8) / FROM_53 / Raw(bytes(range(250)) * 5)  # 1278 bytes
+    before = fresh.counters()
     fresh.wire4.send(frame_of(packet, 4))
     first, second = frames(fresh.wire6, 2)
     # 1280 - 48 = 1232, a multiple of 8
@@ -168,6 +187,7 @@ def test_what_has_no_df_is_fragmented_for_its_path(fresh: Rig) -> None:
         assert (fragment.nh, fragment.offset * 8, fragment.m) == (4, offset, more)
     assert first[54:62][4:] == second[54:62][4:]
     assert first[62:] + second[62:] == bytes(forwarded(packet))
+    wait_for("it is counted", lambda: fresh.counters() - before == OVER)
 
 
 def test_a_path_mtu_survives_the_controller(fresh: Rig) -> None:
@@ -178,7 +198,7 @@ def test_a_path_mtu_survives_the_controller(fresh: Rig) -> None:
     wait_for("both next hops are known", fresh.neighbours_known)
     larger = downstream(flags="DF") / UDP(sport=53, dport=1072) / bytes(1333)
     run(fresh, Scenario("1361 bytes", send4=[larger], out4=[quoted_by(3, 4, larger, 1360)],
-                        counters=DOWN))  # fmt: skip
+                        counters=OVER))  # fmt: skip
 
 
 def test_hairpinned_packets_have_the_path_mtu_of_the_other_end(fresh: Rig) -> None:
@@ -189,5 +209,6 @@ def test_hairpinned_packets_have_the_path_mtu_of_the_other_end(fresh: Rig) -> No
     run(fresh, Scenario(
         "hairpin", send6=[softwire(packet)],
         out6=[tunnelled(quoted_by(3, 4, packet, 1260), tc=0xC0)],
-        counters={"from_softwire": 1, "hairpinned": 1, "to_softwire": 2, "from_lwaftr": 1},
+        counters={"from_softwire": 1, "hairpinned": 1, "over_path_mtu": 1, "to_softwire": 1,
+                  "from_lwaftr": 1},
     ))  # fmt: skip

@@ -1,0 +1,55 @@
+"""How much of what the controller is shown, and the meters that see to it."""
+
+from __future__ import annotations
+
+from openflow_rules import encode
+from openflow_rules.tables import Punt
+from ryu_lw4o6.core.settings import Instance
+from ryu_lw4o6.dialogue import Dialogue
+
+_PER_SECOND = {
+    Punt.ARP: 100,
+    Punt.PCP: 10_000,
+    Punt.FRAGMENT: 5_000,
+    Punt.AWAITED: 5_000,
+    Punt.SLOW_SOFTWIRE: 10_000,
+}
+_ASKED_IPV4_PER_SECOND = 2_000
+"""Packets from the Internet that the supporting system is asked about. After a failover every
+subscriber is unknown, and must not wait behind the Internet's port scans."""
+
+
+def rates(instance: Instance) -> dict[Punt, int]:
+    """Packets per second, for every reason to show one."""
+    wanted = dict.fromkeys(Punt, instance.icmp.rate) | _PER_SECOND
+    wanted[Punt.UNKNOWN_LWB4] = instance.unknown_rate
+    if instance.failover.validates:
+        wanted[Punt.UNKNOWN_IPV4] = _ASKED_IPV4_PER_SECOND
+    return wanted
+
+
+def corrections(dialogue: Dialogue, instance: Instance) -> list[bytes]:
+    """Messages for the meters that are not as they should be: the others go on counting. Raises
+    SessionError."""
+    found: dict[int, int | None] = {}
+    dialogue.ask(
+        encode.meter_rates_request,
+        lambda message: found.update(encode.meter_rates(message)),
+        "the question about meters",
+    )
+    return [
+        encode.set_meter(punt, rate, exists=punt in found)
+        for punt, rate in rates(instance).items()
+        if found.get(punt) != rate
+    ]
+
+
+def read(dialogue: Dialogue) -> dict[int, encode.MeterStats]:
+    """What each has counted, by its number. Raises SessionError."""
+    found: dict[int, encode.MeterStats] = {}
+    dialogue.ask(
+        encode.meter_stats_request,
+        lambda message: found.update(encode.meter_stats(message)),
+        "the question about meters",
+    )
+    return found
