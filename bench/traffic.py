@@ -30,7 +30,7 @@ def flood(
     """Send these frames in turn, as fast as it goes if ``per_second`` is 0. ``prefix`` is put in
     front of the command."""
     process = subprocess.Popen(
-        ["nsenter", f"--net=/run/netns/{namespace}", *prefix, _program("flood"), device,
+        ["nsenter", f"--net=/run/netns/{namespace}", *prefix, program("flood"), device,
          str(seconds), str(per_second)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
@@ -80,7 +80,7 @@ class Collector:
     ) -> None:  # fmt: skip
         self._keys = keys
         self._process = subprocess.Popen(
-            ["nsenter", f"--net=/run/netns/{namespace}", _program("collect"), device, str(at),
+            ["nsenter", f"--net=/run/netns/{namespace}", program("collect"), device, str(at),
              pattern.hex(), str(key_at), str(keys), str(every)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
@@ -171,7 +171,8 @@ class Known:
         self.loss = Loss(number, number - arrived, 2 * self._per_second)
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """The path of a program in C, compiled if it has not been."""
     source, program = Path(__file__).with_name(f"{name}.c"), (OUTPUT / name).absolute()
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         OUTPUT.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ TARGETS = {
     "pcp-server": ("tests.fuzz.pcp", "requests_are_served"),
     "punt": ("tests.fuzz.punt", "frame_is_answered"),
     "slow-path": ("tests.fuzz.slow_path", "any_sequence"),
+    "tunnel-icmp": ("tests.fuzz.tunnel_icmp", "error_is_read"),
 }
 """By name: the module, and its function that takes bytes and raises when something is wrong."""
 RUNS = 1_000_000

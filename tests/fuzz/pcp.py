@@ -6,6 +6,7 @@ wrong.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from ryu_lw4o6.core import pcp, pcp_server, udp
@@ -83,6 +84,7 @@ def requests_are_served(data: bytes) -> None:
             continue
         if request.opcode is Opcode.MAP:
             _serve(subscribers, lwb4, request, pool, now)
+    _check(subscribers.values(), pool)
 
 
 def _differing(change: bytes) -> bytes:
@@ -111,9 +113,13 @@ def _serve(
         pool.mark(served.after.binding.key, True)
     subscribers[lwb4] = served.after
     assert pcp_server.serve(served.after, request, None, TERMS, pool, now, 1) == served
-    bound = [s.binding for s in subscribers.values() if s.binding is not None]
+
+
+def _check(subscribers: Collection[Subscriber], pool: AddressPool) -> None:
+    """Once for each sequence, which is enough: what begins a sequence is one, too."""
+    bound = [s.binding for s in subscribers if s.binding is not None]
     assert len({binding.key for binding in bound}) == len(bound) == pool.used
-    for subscriber in subscribers.values():
+    for subscriber in subscribers:
         assert len(subscriber.mappings) <= TERMS.mappings
         for mapping in subscriber.mappings:
             assert subscriber.binding is not None

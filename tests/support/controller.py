@@ -63,6 +63,11 @@ class Controller:
             return status == 200 and body["switches"][0]["state"] == "ready"
         return False
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """kill -9."""
         if self._process is not None:

@@ -91,6 +91,9 @@ class Kea:
         found: dict[str, Any] = json.loads(received)
         return found
 
+    def pid(self, name: str) -> int:
+        return self._processes[name].pid
+
     def leases(self) -> list[dict[str, Any]]:
         """Every IPv4 lease, expired ones too."""
         return list(
