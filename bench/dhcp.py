@@ -20,7 +20,6 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +90,15 @@ class Found:
     duplicates: int
     echo: float
 
+    @property
+    def share_apart(self) -> float:
+        """The share of Kea's own rate if each program had a processor of its own: the busiest one
+        is the limit then."""
+        through, alone = best(self.through), best(self.alone)
+        return max(alone.processor.values()) * through.bound / (
+            max(through.processor.values()) * alone.bound
+        )  # fmt: skip
+
 
 def best(runs: Sequence[Run]) -> Run:
     return max(runs, key=lambda found: found.per_second)
@@ -129,15 +137,15 @@ def _measure(lwb4s: int, rig: Rig, kea: Kea, place: str) -> Found:
 
     for clients, server_ in ((by_relay, AFTR), (by_themselves, KEA)):
         ask(clients, server_, WINDOWS[0])  # everybody gets a lease
-    through, alone, applied = [], [], []
+    through, alone, confirmed = [], [], []
     for window in WINDOWS:
         alone.append(ask(by_themselves, KEA, window))
         _forget(rig)
         through.append(ask(by_relay, AFTR, window))
-        applied.append(_applied(rig))
+        confirmed.append(applied(rig))
     with _echo(place):
-        echo = Clients(lwb4s).answers_per_second(rig.outside, ECHO, max(WINDOWS))
-    return Found(through, alone, applied, duplicates(by_relay.leases.values()), echo)
+        echo = Clients(lwb4s).answers_per_second(rig.outside, ECHO, WINDOWS[1])
+    return Found(through, alone, confirmed, duplicates(by_relay.leases.values()), echo)
 
 
 def _pids(rig: Rig, kea: Kea) -> dict[str, int]:
@@ -156,7 +164,7 @@ def _forget(rig: Rig) -> None:
     rig.wait_ready()
 
 
-def _applied(rig: Rig) -> int:
+def applied(rig: Rig) -> int:
     """How many bindings the switch has confirmed."""
     status, body = rig.controller.rest("GET", "/v1/switches/lwaftr1")
     assert status == 200
@@ -236,11 +244,12 @@ class Clients:
         self.leases.clear()
         questions = self._questions()
         seconds, again, each = 0.0, 0, [0.0 for _ in questions]
-        worked: Counter[str] = Counter()
+        worked: dict[str, float] = dict.fromkeys((*pids, "lwB4s"), 0.0)
         while questions:
             before = {name: _worked(pid) for name, pid in pids.items()}
             answers, repeated, own = _ask(namespace, server, window, questions)
-            worked.update({name: _worked(pid) - before[name] for name, pid in pids.items()})
+            for name, pid in pids.items():
+                worked[name] += _worked(pid) - before[name]
             worked["lwB4s"] += own
             again += repeated
             seconds += max(a.at for a in answers) - min(a.asked for a in answers if a.at)

@@ -1,4 +1,4 @@
-"""Many lwB4s at once, as light as they can be: the state machines of the lab's lwB4 and nothing
+"""Many lwB4s at once, as light as they can be: the PCP state machines of the lab's lwB4 and nothing
 around them, their messages on a real wire."""
 
 from __future__ import annotations
@@ -9,17 +9,15 @@ import random
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
-from typing import Any, Protocol, TypeAlias
 
 from bench.rig import AFTR, NIC6, WIRE6
-from ryu_lw4o6.core import dhcpv6
 from ryu_lw4o6.core.ethernet import ETH_IPV6, checksum, mac_bytes
 from ryu_lw4o6.core.pcp import SERVER_PORT
 from tests.support.netns import inside
-from topo.lwb4 import dhcp, pcp
+from topo.lwb4 import pcp
 from topo.lwb4.lease import Lease
 from topo.lwb4.machine import Bound, Event, Lost, Received, Send, Start, Timer
 
@@ -30,9 +28,6 @@ _B4, _PCP = socket.inet_aton("192.0.0.2"), socket.inet_aton("192.0.0.1")
 _PCP_CLIENT = 40_000  # UDP
 _INNER = 14 + 40  # where the IPv4 header of a softwire packet begins
 _BUFFER = 32 << 20  # bytes
-_IPV6_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_FREEBIND = 50, 49, 78  # <linux/in6.h>
-
-Client: TypeAlias = pcp.Client | dhcp.Client
 
 
 def address(number: int) -> IPv6Address:
@@ -40,23 +35,12 @@ def address(number: int) -> IPv6Address:
     return IPv6Address(FIRST + number)
 
 
-class Transport(Protocol):
-    """How the lwB4s' provisioning messages travel; lwB4s are known by their numbers."""
-
-    def send(self, number: int, send: Send) -> None: ...
-
-    def receive(self) -> Iterable[tuple[int, bytes]]:
-        """What has come in, without waiting."""
-
-    def fileno(self) -> int: ...
-
-
 @dataclass
 class Fleet:
     """``bound_at`` says when each lwB4 was bound last, by ``time.monotonic``."""
 
-    clients: list[Any]
-    transport: Transport
+    clients: list[pcp.Client]
+    transport: Softwires
     leases: dict[int, Lease] = field(default_factory=dict)
     bound_at: dict[int, float] = field(default_factory=dict)
     sent: int = 0
@@ -81,10 +65,7 @@ class Fleet:
 
     def _step(self, number: int, event: Event) -> None:
         now = time.monotonic()
-        step: Callable[..., Any] = (
-            pcp.step if isinstance(self.clients[number], pcp.Client) else dhcp.step
-        )
-        client, actions = step(self.clients[number], event, now, random.random)
+        client, actions = pcp.step(self.clients[number], event, now, random.random)
         self.clients[number] = client
         for action in actions:
             match action:
@@ -165,43 +146,6 @@ def udp(source: bytes, destination: bytes, sport: int, dport: int, payload: byte
     header = struct.pack("!BBHHHBBH", 0x45, 0, length, 0, 0, 64, 17, 0) + source + destination
     header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
     return header + struct.pack("!HHHH", sport, dport, length - 20, 0) + payload
-
-
-# --- DHCPv6 ---------------------------------------------------------------------------------------
-
-
-class Dhcp:
-    """One UDP socket for the lwB4s of a namespace, which owns all their addresses."""
-
-    def __init__(self, namespace: str, server: str) -> None:
-        with inside(namespace):
-            self._socket = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, 33, _BUFFER)  # SO_RCVBUFFORCE
-        self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
-        # Their addresses are local by a route, not one by one.
-        self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
-        self._socket.bind(("::", dhcpv6.CLIENT_PORT))
-        self._socket.setblocking(False)
-        self._server = (server, dhcpv6.SERVER_PORT)
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def send(self, number: int, send: Send) -> None:
-        source = (FIRST + number).to_bytes(16, "big") + bytes(4)
-        ancillary = [(socket.IPPROTO_IPV6, _IPV6_PKTINFO, source)]
-        self._socket.sendmsg([send.payload], ancillary, 0, self._server)
-
-    def receive(self) -> Iterable[tuple[int, bytes]]:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                data, ancillary, _, _ = self._socket.recvmsg(2048, 64)
-                for _, kind, value in ancillary:
-                    if kind == _IPV6_PKTINFO:
-                        yield int.from_bytes(value[:16], "big") - FIRST, data
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 def duplicates(leases: Iterable[Lease]) -> int:

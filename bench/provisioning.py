@@ -3,38 +3,30 @@
 5,000 lwB4s have live traffic and a lease of a lwAFTR that is no more. The one under test, which has
 never heard of them, refuses their packets; each provisions again (``bench.fleet``).
 
-DHCP is as fast as the server: the same lwB4s ask the same Kea whether their leases still hold, once
-by the lwAFTR and once without it.
+DHCP can be no faster than its server: the same lwB4s ask the same Kea, with the lwAFTR in the path
+and without it (``bench.dhcp``).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
+import dataclasses
 import select
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
-from bench.fleet import Dhcp, Fleet, Softwires, address, duplicates, percentile
+from bench import dhcp
+from bench.fleet import Fleet, Softwires, duplicates, percentile
 from bench.rig import AFTR, MTU, Result, Rig, Row, lwaftr
-from ryu_lw4o6.core.config import load
 from ryu_lw4o6.core.settings import Failover
-from ryu_lw4o6.provisioning import kea_config
-from tests.support.kea import Kea, server
-from tests.support.netns import namespace
-from tests.support.ovs import run
 from topo.compare.traffic import Traffic
 from topo.failover import faults
 from topo.failover.build import FailoverBuilder
 from topo.failover.faults import How, Role
 from topo.failover.plan import FailoverLab
-from topo.lwb4 import dhcp, pcp
+from topo.lwb4 import pcp
 from topo.lwb4.lease import Lease
 from topo.nodes import wait_for
 from topo.plan import SERVER, Subscriber, subscribers
@@ -43,8 +35,6 @@ from topo.provisioning import Provisioning
 LWB4S = 5_000
 PACKETS_PER_SECOND = 5_000
 """Of all subscribers together: each sends one a second."""
-AT_ONCE = 200
-"""LwB4s that wait for the DHCP server at a time: what it does not drop."""
 PATIENCE = 60.0  # seconds
 FAILOVERS = 5
 MOST_SECONDS = (0.3, 0.5)
@@ -52,7 +42,6 @@ MOST_SECONDS = (0.3, 0.5)
 PCP_PER_SECOND = 2_000
 DHCP_SHARE = 0.8
 """Of the rate without the lwAFTR in the path."""
-KEA = "2001:db8:9::67"
 
 _INSTANCES = f"""\
 instances:
@@ -70,19 +59,12 @@ prefixes:
 {_INSTANCES}\
     pcp: {{{{}}}}
 """
-DHCP_CONFIG = f"""\
-store: sqlite:///{{directory}}/bindings.sqlite
-prefixes:
-  - {{{{prefix: 198.18.0.0/24, psid_offset: 6, psid_length: 6, leased_as: 10.64.0.0/18}}}}
-{_INSTANCES}\
-    dhcp: {{{{server: "{KEA}"}}}}
-"""
 
 
 @dataclass(frozen=True)
 class Run:
-    """``seconds`` from the first packet that was refused, or the first request, to the last lease;
-    ``each`` from a lwB4's own to its lease."""
+    """``seconds`` from the first packet that was refused to the last lease; ``each`` from a lwB4's
+    own to its lease."""
 
     bound: int
     duplicates: int
@@ -98,8 +80,7 @@ class Run:
 
 def measure() -> Result:
     by_pcp = _pcp()
-    through, direct = _dhcp()
-    share = through.per_second / direct.per_second
+    by_dhcp = dhcp.measure(LWB4S)
     single = {
         protocol: _failovers(provisioning)
         for protocol, provisioning in (("PCP", Provisioning.PCP), ("DHCP", Provisioning.DHCP))
@@ -115,36 +96,63 @@ def measure() -> Result:
                 )
                 for (protocol, times), most in zip(single.items(), MOST_SECONDS, strict=True)
             ),
-            *_rows("PCP", by_pcp),
+            *_rows("PCP", by_pcp.bound, by_pcp.applied, by_pcp.duplicates, by_pcp.each),
             Row(
                 "PCP: lwB4s provisioned anew", f"{by_pcp.per_second:,.0f}/s",
                 f">= {PCP_PER_SECOND:,}/s", by_pcp.per_second >= PCP_PER_SECOND,
             ),
-            *_rows("DHCP", through),
-            Row("DHCP: lwB4s provisioned anew", f"{through.per_second:,.0f}/s"),
-            Row("DHCP: the same by Kea alone", f"{direct.per_second:,.0f}/s"),
-            Row("DHCP: share of that", f"{share:.2f}", f">= {DHCP_SHARE}", share >= DHCP_SHARE),
+            *_dhcp_rows(by_dhcp),
         ],
         {
-            name: {"bound": found.bound, "seconds": found.seconds, "messages": found.messages}
-            for name, found in (("pcp", by_pcp), ("dhcp", through), ("kea", direct))
-        }
-        | {"seconds_to_backup": single},
+            "pcp": {
+                "bound": by_pcp.bound, "seconds": by_pcp.seconds, "messages": by_pcp.messages,
+            },
+            "dhcp": dataclasses.asdict(by_dhcp),
+            "seconds_to_backup": single,
+        },
     )  # fmt: skip
 
 
-def _rows(protocol: str, found: Run) -> list[Row]:
+def _dhcp_rows(found: dhcp.Found) -> list[Row]:
+    through, alone = dhcp.best(found.through), dhcp.best(found.alone)
+    share = through.per_second / alone.per_second
+    bound = min(run.bound for run in found.through)
+    return [
+        *_rows("DHCP", bound, min(found.applied), found.duplicates, through.each),
+        *(
+            Row(
+                f"DHCP: {name}, {run.window} at once", f"{run.per_second:,.0f}/s",
+                "" if run.again == 0 else f"{run.again} asked again",
+            )
+            for name, runs in (("by the lwAFTR", found.through), ("Kea alone", found.alone))
+            for run in runs
+        ),
+        Row("DHCP: what the lwB4s could take", f"{found.echo:,.0f}/s"),
+        *(
+            Row(f"DHCP: processor time each, {name}", _times(run))
+            for name, run in (("by the lwAFTR", through), ("Kea alone", alone))
+        ),
+        Row("DHCP: share if each had a processor", f"{found.share_apart:.2f}"),
+        Row("DHCP: share of Kea alone", f"{share:.2f}", f">= {DHCP_SHARE}", share >= DHCP_SHARE),
+    ]  # fmt: skip
+
+
+def _times(run: dhcp.Run) -> str:
+    times = {name: run.microseconds(name) for name in run.processor}
+    return ", ".join(f"{name} {each:.0f} us" for name, each in times.items() if each >= 5)
+
+
+def _rows(protocol: str, bound: int, applied: int, twice: int, each: Sequence[float]) -> list[Row]:
     return [
         Row(
-            f"{protocol}: {LWB4S:,} lwB4s bound", f"{found.bound:,}, {found.applied:,} applied",
-            "all", found.bound == found.applied == LWB4S,
+            f"{protocol}: {LWB4S:,} lwB4s bound", f"{bound:,}, {applied:,} applied",
+            "all", bound == applied == LWB4S,
         ),
-        Row(f"{protocol}: port sets given out twice", str(found.duplicates), "0",
-            found.duplicates == 0),
+        Row(f"{protocol}: port sets given out twice", str(twice), "0", twice == 0),
         Row(
             f"{protocol}: one lwB4",
-            f"p50 {percentile(found.each, 0.5) * 1000:.0f} ms, "
-            f"p99 {percentile(found.each, 0.99) * 1000:.0f} ms",
+            f"p50 {percentile(each, 0.5) * 1000:.0f} ms, "
+            f"p99 {percentile(each, 0.99) * 1000:.0f} ms",
         ),
     ]  # fmt: skip
 
@@ -190,7 +198,7 @@ def _run(rig: Rig, fleet: Fleet, softwires: Softwires, leases: Sequence[Lease]) 
                 refused[number] = time.monotonic()
                 fleet.start(number)
         softwires.refused.clear()
-    applied = _applied(rig)
+    applied = dhcp.applied(rig)
     return Run(
         len(fleet.bound_at),
         duplicates(fleet.leases.values()),
@@ -252,116 +260,3 @@ def _forget(lab: FailoverBuilder) -> None:
 def _reaches(lab: FailoverBuilder, sub: Subscriber) -> bool:
     ping = ("ping", "-c", "1", "-W", "1", str(SERVER))
     return lab.run(sub.host, *ping, check=False).returncode == 0
-
-
-# --- DHCP -----------------------------------------------------------------------------------------
-
-
-def _dhcp() -> tuple[Run, Run]:
-    """By the lwAFTR, and without it."""
-    with (
-        lwaftr(0, DHCP_CONFIG) as rig,
-        namespace() as place,
-        tempfile.TemporaryDirectory(prefix="lw4o6-kea-") as directory,
-    ):
-        _connect(rig.outside, place)
-        rig.controller.start()
-        rig.wait_ready()
-        settings = load(rig.controller.config)
-        machine = server(Path(directory), "kea0", lease_seconds=7200)
-        configurations = {
-            "dhcp4": kea_config.dhcp4(settings, machine),
-            "dhcp6": kea_config.dhcp6(settings, machine),
-        }
-        with (
-            _kea(directory, configurations, place),
-            contextlib.closing(Dhcp(rig.outside, AFTR)) as transport,
-        ):
-            fleet = Fleet(_clients(), transport)
-            _ask(fleet)  # everybody gets a lease; and then there is another lwAFTR
-            rig.controller.kill()
-            for file in rig.ovs.directory.glob("bindings.sqlite*"):
-                file.unlink()
-            rig.controller.start()
-            rig.wait_ready()
-            through = _ask(fleet, rig)
-        # Without relays, Kea knows by the lwB4's own address where it belongs.
-        for network in configurations["dhcp4"]["Dhcp4"]["shared-networks"]:
-            for subnet in network["subnet4"]:
-                subnet["4o6-subnet"] = "2001:db8:b4::/64"
-        for file in Path(directory).glob("kea-leases*"):
-            file.unlink()
-        with (
-            _kea(directory, configurations, place),
-            contextlib.closing(Dhcp(rig.outside, KEA)) as transport,
-        ):
-            fleet = Fleet(_clients(), transport)
-            _ask(fleet)
-            return through, _ask(fleet)
-
-
-def _clients() -> list[dhcp.Client]:
-    # The server is known: it is the transport that finds it.
-    return [
-        dhcp.Client(dhcp.Config(address(n), b"\0\3\0\1" + n.to_bytes(6, "big"), servers=()))
-        for n in range(LWB4S)
-    ]
-
-
-def _connect(outside: str, place: str) -> None:
-    """A link from the access router to the DHCP server, and the lwB4s' addresses at the router."""
-    run("ip", "link", "add", "kea0", "netns", place, "type", "veth", "peer", "name", "kea1",
-        "netns", outside)  # fmt: skip
-    for name, command in (
-        (place, "link set kea0 up"),
-        (outside, "link set kea1 up"),
-        (place, f"addr add {KEA}/64 dev kea0 nodad"),
-        (place, "addr add 198.51.100.67/32 dev kea0"),
-        (outside, "addr add 2001:db8:9::fe/64 dev kea1 nodad"),
-        (place, "-6 route add default via 2001:db8:9::fe"),
-        (outside, "-6 route add local 2001:db8:b4::/64 dev lo"),
-        (outside, f"-6 route add {AFTR}/128 via 2001:db8:1::1"),
-    ):
-        run("ip", "-n", name, *command.split())
-    run("ip", "netns", "exec", outside, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
-    # Open vSwitch would hand on frames whose checksums a NIC was to fill in.
-    run("ip", "netns", "exec", outside, "ethtool", "-K", "wire6", "tx", "off")
-
-
-@contextlib.contextmanager
-def _kea(directory: str, configurations: dict[str, Any], place: str) -> Iterator[None]:
-    kea = Kea(Path(directory), json.loads(json.dumps(configurations)), place)
-    try:
-        kea.start()
-        yield
-    finally:
-        kea.stop()
-
-
-def _ask(fleet: Fleet, rig: Rig | None = None) -> Run:
-    """Let all provision, some at a time; a lwB4 that has a lease asks whether it still holds."""
-    fleet.bound_at.clear()
-    began = time.monotonic()
-    before = fleet.sent + fleet.received
-    asked: dict[int, float] = {}
-    while len(fleet.bound_at) < LWB4S and time.monotonic() < began + PATIENCE:
-        while len(asked) < LWB4S and len(asked) - len(fleet.bound_at) < AT_ONCE:
-            asked[len(asked)] = time.monotonic()
-            fleet.start(len(asked) - 1)
-        select.select([fleet.transport], [], [], 0.001)
-        fleet.work()
-    return Run(
-        len(fleet.bound_at),
-        duplicates(fleet.leases.values()),
-        0 if rig is None else _applied(rig),
-        max(fleet.bound_at.values(), default=began) - began,
-        [at - asked[number] for number, at in fleet.bound_at.items()],
-        fleet.sent + fleet.received - before,
-    )
-
-
-def _applied(rig: Rig) -> int:
-    """How many bindings the switch has confirmed."""
-    status, body = rig.controller.rest("GET", "/v1/switches/lwaftr1")
-    assert status == 200
-    return int(body["bindings"])

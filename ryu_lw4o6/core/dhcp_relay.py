@@ -8,6 +8,8 @@ Towards the server
   address has its port set in the server identifier, which for shared addresses is the stand-in;
 - the client identifier is the lwB4's IPv6 address. So nobody can take, prolong or release what
   another lwB4 has, an lwB4 has one lease at most, and has it again when it forgot all about it;
+- so is the hardware address, which is anybody's claim, and which an lwB4 need not have: Kea goes
+  through all leases without one, or with the same, before it gives out a new lease;
 - relay agent information (RFC 3046) says which lwB4 it is, so that the lease database does, too.
   What a client has put there is removed, as is whatever else could lead to another subnet.
 """
@@ -15,6 +17,7 @@ Towards the server
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
@@ -72,13 +75,15 @@ class Query:
     """What must be known of a client's message when the server answers it.
 
     ``given`` is the address that the client says it has or was offered, ``port_set`` the port set,
-    ``key`` both; each None if it does not say. ``client_id`` is the identifier that it gave itself.
+    ``key`` both; each None if it does not say. ``client_id`` is the identifier that it gave itself,
+    ``chaddr`` the hardware address.
     """
 
     lwb4: IPv6Address
     xid: int
     kind: int
     client_id: bytes | None
+    chaddr: bytes
     ciaddr: IPv4Address
     given: IPv4Address | None
     port_set: PortSet | None
@@ -106,15 +111,21 @@ def softwire_address(
     named = message.softwire_source
     if named is None or named == IPv6Address(0):
         named = peer
-    near = link if peer.is_link_local else peer
+    near = link if is_link_local(peer) else peer
     shift = 128 - prefix_length
     if int(named) >> shift != int(near) >> shift or not _is_host(named):
         raise Dropped(Drop.SOFTWIRE_ADDRESS)
     return named
 
 
+def is_link_local(address: IPv6Address) -> bool:
+    """In fe80::/10; the property of an IPv6Address takes ten times as long."""
+    return int(address) >> 118 == 0xFE80 >> 6
+
+
 def _is_host(address: IPv6Address) -> bool:
-    return not (address.is_link_local or address.is_multicast or int(address) <= 1)
+    number = int(address)
+    return number > 1 and number >> 120 != 0xFF and not is_link_local(address)
 
 
 def to_server(
@@ -145,12 +156,12 @@ def to_server(
     found = None if leased is None else leases.from_server(leased)
     port_set = message.port_set
     query = Query(
-        lwb4, message.xid, kind, message.options.get(Option.CLIENT_ID), message.ciaddr, given,
-        port_set, None if found is None else found[0],
+        lwb4, message.xid, kind, message.options.get(Option.CLIENT_ID), message.chaddr,
+        message.ciaddr, given, port_set, None if found is None else found[0],
         port_set is not None or message.asks_for(Option.PORT_PARAMS),
         message.softwire_source is not None or message.asks_for(Option.SOFTWIRE_SOURCE),
     )  # fmt: skip
-    return replace(message, options=options, ciaddr=ciaddr), query
+    return message.altered(options, ciaddr, message.yiaddr, lwb4.packed), query
 
 
 def _translate(
@@ -209,9 +220,9 @@ def to_client(message: Message, query: Query, leases: Leases) -> tuple[Message, 
     options.pop(Option.CLIENT_ID, None)
     if query.client_id is not None:
         options[Option.CLIENT_ID] = query.client_id  # RFC 6842 section 3
-    answer = replace(message, options=options, ciaddr=query.ciaddr, giaddr=_UNSPECIFIED)
     if message.yiaddr == _UNSPECIFIED or kind == Kind.NAK:
-        return answer, None  # nothing is leased: a refusal, or the answer to DHCPINFORM
+        # Nothing is leased: a refusal, or the answer to DHCPINFORM.
+        return message.altered(options, query.ciaddr, message.yiaddr, query.chaddr), None
     found = leases.from_server(message.yiaddr)
     if found is None:
         raise Dropped(Drop.NOT_OURS)
@@ -220,7 +231,7 @@ def to_client(message: Message, query: Query, leases: Leases) -> tuple[Message, 
         raise Dropped(Drop.NO_PORT_SETS)  # RFC 7618 section 6
     port_set = PortSet(prefix.params, key.psid)
     if kind == Kind.ACK and query.kind == Kind.REQUEST and _differs(query, key, port_set):
-        return _refusal(answer), None
+        return _refusal(message, options, query.chaddr), None
     if prefix.params.shared:
         options |= {
             Option.PORT_PARAMS: port_set.pack(),
@@ -228,7 +239,7 @@ def to_client(message: Message, query: Query, leases: Leases) -> tuple[Message, 
         }
     if query.wants_source:
         options[Option.SOFTWIRE_SOURCE] = query.lwb4.packed
-    answer = replace(answer, options=options, yiaddr=key.ipv4)
+    answer = message.altered(options, query.ciaddr, key.ipv4, query.chaddr)
     if kind == Kind.OFFER:
         return answer, None
     seconds = message.seconds(Option.LEASE_TIME)
@@ -246,15 +257,14 @@ def _differs(query: Query, key: BindingKey, port_set: PortSet) -> bool:
     )
 
 
-def _refusal(answer: Message) -> Message:
+def _refusal(message: Message, options: Mapping[int, bytes], chaddr: bytes) -> Message:
     """An acknowledgement turned into a DHCPNAK (RFC 2131 table 3)."""
     kept = (Option.SERVER_ID, Option.CLIENT_ID)
     options = {Option.MESSAGE_TYPE: bytes([Kind.NAK])} | {
-        code: value for code, value in answer.options.items() if code in kept
+        code: value for code, value in options.items() if code in kept
     }
-    return replace(
-        answer, options=options, ciaddr=_UNSPECIFIED, yiaddr=_UNSPECIFIED, siaddr=_UNSPECIFIED
-    )
+    refusal = message.altered(options, _UNSPECIFIED, _UNSPECIFIED, chaddr)
+    return replace(refusal, siaddr=_UNSPECIFIED)
 
 
 def holder(agent: bytes) -> tuple[IPv6Address, IPv6Address | None]:

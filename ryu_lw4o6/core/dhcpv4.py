@@ -23,9 +23,10 @@ INFINITE = 0xFFFFFFFF
 """The lease time that never ends (RFC 2131 section 3.3)."""
 ETHERNET = 1
 
-_HEADER = struct.Struct("!BBBBIHH4s4s4s4s16s64s128s4s")
+_HEADER = struct.Struct("!BBBBIHHIIII16s64s128s4s")
 _COOKIE = bytes([99, 130, 83, 99])
 _UNSPECIFIED = IPv4Address(0)
+_PAD, _END = 0, 255  # as plain numbers: they are compared with every byte
 
 
 class Kind(enum.IntEnum):
@@ -44,7 +45,6 @@ class Kind(enum.IntEnum):
 class Option(enum.IntEnum):
     """Options that are used here."""
 
-    PAD = 0
     SUBNET_MASK = 1
     ROUTER = 3
     REQUESTED_ADDRESS = 50
@@ -61,10 +61,9 @@ class Option(enum.IntEnum):
     SOFTWIRE_SOURCE = 109  # OPTION_DHCP4O6_S46_SADDR, RFC 8539 section 6
     SUBNET_SELECTION = 118  # RFC 3011
     PORT_PARAMS = 159  # OPTION_V4_PORTPARAMS, RFC 7618 section 9
-    END = 255
 
 
-_SIZES = {
+_SIZES: dict[int, int] = {
     Option.SUBNET_MASK: 4,
     Option.REQUESTED_ADDRESS: 4,
     Option.LEASE_TIME: 4,
@@ -119,39 +118,54 @@ class Message:
             raise Malformed(f"a DHCPv4 message with op {op}")
         if hlen > 16:
             raise Malformed(f"a hardware address of {hlen} bytes")
-        found: dict[int, bytearray] = {}
-        _scan(data[_HEADER.size :], found)
-        overload = bytes(found.pop(Option.OVERLOAD, b"\0"))
+        options: dict[int, bytes] = {}
+        _scan(data, _HEADER.size, options)
+        overload = options.pop(Option.OVERLOAD, b"\0")
         if overload not in (b"\0", b"\1", b"\2", b"\3"):
             raise Malformed("an option overload that is none")
         # In this order, should an option go on from one field to the next (RFC 3396 section 5).
         if overload[0] & 1:
-            _scan(file, found)
+            _scan(file, 0, options)
             file = bytes(128)
         if overload[0] & 2:
-            _scan(sname, found)
+            _scan(sname, 0, options)
             sname = bytes(64)
-        options = {code: bytes(value) for code, value in found.items()}
         _check(options)
         return cls(
-            op, xid, options, IPv4Address(ciaddr), IPv4Address(yiaddr), IPv4Address(siaddr),
-            IPv4Address(giaddr), chaddr[:hlen], htype, hops, secs, flags, sname, file,
+            op, xid, options, _address(ciaddr), _address(yiaddr), _address(siaddr),
+            _address(giaddr), chaddr[:hlen], htype, hops, secs, flags, sname, file,
         )  # fmt: skip
 
     def pack(self) -> bytes:
-        packed = bytearray(
+        parts = [
             _HEADER.pack(
                 self.op, self.htype, len(self.chaddr), self.hops, self.xid, self.secs, self.flags,
-                self.ciaddr.packed, self.yiaddr.packed, self.siaddr.packed, self.giaddr.packed,
+                int(self.ciaddr), int(self.yiaddr), int(self.siaddr), int(self.giaddr),
                 self.chaddr, self.sname, self.file, _COOKIE,
             )
-        )  # fmt: skip
+        ]  # fmt: skip
         for code, value in self.options.items():
-            for at in range(0, len(value) or 1, 255):
-                part = value[at : at + 255]
-                packed += bytes([code, len(part)]) + part
-        packed.append(Option.END)
-        return bytes(packed)
+            while len(value) > 255:
+                parts.append(bytes((code, 255)) + value[:255])
+                value = value[255:]
+            parts.append(bytes((code, len(value))) + value)
+        parts.append(b"\xff")
+        return b"".join(parts)
+
+    def altered(
+        self,
+        options: Mapping[int, bytes],
+        ciaddr: IPv4Address,
+        yiaddr: IPv4Address,
+        chaddr: bytes,
+        giaddr: IPv4Address = _UNSPECIFIED,
+    ) -> Message:
+        """The same with other options and addresses; ``dataclasses.replace`` takes three times as
+        long, which every message would feel."""
+        return Message(
+            self.op, self.xid, options, ciaddr, yiaddr, self.siaddr, giaddr, chaddr,
+            self.htype, self.hops, self.secs, self.flags, self.sname, self.file,
+        )  # fmt: skip
 
     @property
     def kind(self) -> int:
@@ -203,30 +217,37 @@ def parse_agent(value: bytes) -> dict[int, bytes]:
     return found
 
 
-def _scan(area: bytes, found: dict[int, bytearray]) -> None:
-    """Add the options of a field to those found before."""
-    at = 0
+def _address(number: int) -> IPv4Address:
+    return IPv4Address(number) if number else _UNSPECIFIED
+
+
+def _scan(area: bytes, at: int, found: dict[int, bytes]) -> None:
+    """Add the options of a field, from ``at``, to those found before."""
+    size = len(area)
     while True:
-        if at >= len(area):
+        if at >= size:
             raise Malformed("DHCPv4 options without an end")
         code = area[at]
-        if code == Option.END:
-            return
         at += 1
-        if code == Option.PAD:
+        if code == _END:
+            return
+        if code == _PAD:
             continue
-        if at >= len(area) or at + 1 + area[at] > len(area):
+        end = at + 1 + area[at] if at < size else size + 1
+        if end > size:
             raise Malformed(f"DHCPv4 option {code} is cut off")
-        found.setdefault(code, bytearray()).extend(area[at + 1 : at + 1 + area[at]])
-        at += 1 + area[at]
+        value = area[at + 1 : end]
+        found[code] = found[code] + value if code in found else value
+        at = end
 
 
 def _check(options: Mapping[int, bytes]) -> None:
     if Option.MESSAGE_TYPE not in options:
         raise Malformed("a DHCPv4 message without a message type")
-    for code, size in _SIZES.items():
-        if code in options and len(options[code]) != size:
-            raise Malformed(f"DHCPv4 option {code} has {len(options[code])} bytes, not {size}")
+    for code, value in options.items():
+        size = _SIZES.get(code)
+        if size is not None and len(value) != size:
+            raise Malformed(f"DHCPv4 option {code} has {len(value)} bytes, not {size}")
     if Option.CLIENT_ID in options and len(options[Option.CLIENT_ID]) < _CLIENT_ID_AT_LEAST:
         raise Malformed("a client identifier of less than 2 bytes")
     if Option.PORT_PARAMS in options:

@@ -71,6 +71,9 @@ Options = tuple[tuple[int, bytes], ...]
 
 _FIXED = {Option.ELAPSED_TIME: 2}
 _AT_LEAST = {Option.IA_NA: 12, Option.IA_ADDRESS: 24, Option.STATUS_CODE: 2}
+_CHECKED = frozenset(
+    {*_FIXED, *_AT_LEAST, Option.DHCP4O6_SERVERS, Option.CLIENT_ID, Option.SERVER_ID, Option.ORO}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +156,11 @@ def parse(data: bytes) -> Message | Relayed:
     if kind in (Kind.RELAY_FORW, Kind.RELAY_REPL):
         if len(data) < _RELAY_HEADER:
             raise Malformed("a relayed message's header is cut off")
-        options = _parse(data[_RELAY_HEADER:])
+        options = _parse(data, _RELAY_HEADER)
         _expect_one(options, Option.RELAY_MESSAGE)
         link, peer = IPv6Address(data[2:18]), IPv6Address(data[18:34])
         return Relayed(kind, data[1], link, peer, options)
-    options = _parse(data[4:])
+    options = _parse(data, 4)
     if kind in (Kind.DHCPV4_QUERY, Kind.DHCPV4_RESPONSE):
         _expect_one(options, Option.DHCPV4_MESSAGE)
     return Message(kind, int.from_bytes(data[1:4], "big"), options)
@@ -202,9 +205,11 @@ def replace(options: Options, code: int, value: bytes) -> Options:
     return tuple((c, value if c == code else v) for c, v in options)
 
 
-def _parse(data: bytes) -> Options:
-    found = tuple(s46.options(data))
+def _parse(data: bytes, at: int) -> Options:
+    found = s46.options(data, at)
     for code, value in found:
+        if code not in _CHECKED:
+            continue
         if code in _FIXED and len(value) != _FIXED[Option(code)]:
             raise Malformed(f"DHCPv6 option {code} has {len(value)} bytes")
         if code in _AT_LEAST and len(value) < _AT_LEAST[Option(code)]:
@@ -215,17 +220,20 @@ def _parse(data: bytes) -> Options:
             raise Malformed(f"a DUID of {len(value)} bytes")  # RFC 8415 section 11.1
         if code == Option.ORO and len(value) % 2:
             raise Malformed("an option request that is none")
-    return found
+    return tuple(found)
 
 
 def _expect_one(options: Options, code: Option) -> None:
-    count = sum(c == code for c, _ in options)
+    count = [c for c, _ in options].count(code)
     if count != 1:
         raise Malformed(f"{count} times option {code}, which belongs there once")
 
 
 def _first(options: Options, code: int) -> bytes | None:
-    return next((value for c, value in options if c == code), None)
+    for c, value in options:
+        if c == code:
+            return value
+    return None
 
 
 def _addresses(value: bytes | None) -> list[IPv6Address] | None:
@@ -235,4 +243,4 @@ def _addresses(value: bytes | None) -> list[IPv6Address] | None:
 
 
 def _pack(options: Options) -> bytes:
-    return b"".join(s46.option(code, value) for code, value in options)
+    return b"".join([s46.option(code, value) for code, value in options])

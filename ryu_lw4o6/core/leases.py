@@ -39,7 +39,11 @@ class Leases:
         leased = {prefix: network for prefix in prefixes if (network := leased_as(prefix))}
         self.networks = leased
         self._prefixes = PrefixIndex(leased)
-        self._of_network = {network: prefix for prefix, network in leased.items()}
+        # By their first addresses: networks are slow keys.
+        self._first = {
+            _first(prefix.network): _first(network) for prefix, network in leased.items()
+        }
+        self._of_network = {_first(network): prefix for prefix, network in leased.items()}
         self._networks = PrefixIndex(Prefix(network, FULL_ADDRESS) for network in leased.values())
 
     def prefix(self, ipv4: IPv4Address) -> Prefix | None:
@@ -51,16 +55,21 @@ class Leases:
         prefix = self._prefixes.find(key.ipv4)
         if prefix is None or not 0 <= key.psid < prefix.params.psid_count:
             return None
-        index = int(key.ipv4) - int(prefix.network.network_address)
-        index = index << prefix.params.psid_length | key.psid
-        return self.networks[prefix].network_address + index
+        first = _first(prefix.network)
+        index = int(key.ipv4) - first << prefix.params.psid_length | key.psid
+        return IPv4Address(self._first[first] + index)
 
     def from_server(self, leased: IPv4Address) -> tuple[BindingKey, Prefix] | None:
         """The port set that a leased address stands for; None if it stands for none."""
         found = self._networks.find(leased)
         if found is None:
             return None
-        prefix = self._of_network[found.network]
-        index = int(leased) - int(found.network.network_address)
-        address = prefix.network.network_address + (index >> prefix.params.psid_length)
-        return BindingKey(address, index & (prefix.params.psid_count - 1)), prefix
+        first = _first(found.network)
+        prefix = self._of_network[first]
+        index = int(leased) - first
+        ipv4 = _first(prefix.network) + (index >> prefix.params.psid_length)
+        return BindingKey(IPv4Address(ipv4), index & (prefix.params.psid_count - 1)), prefix
+
+
+def _first(network: IPv4Network) -> int:
+    return int(network.network_address)

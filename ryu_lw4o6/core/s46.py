@@ -3,8 +3,8 @@ and the DHCPv6 container of a lw4o6 softwire (RFC 7598 section 5.3)."""
 
 from __future__ import annotations
 
+import functools
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
@@ -13,6 +13,9 @@ from ryu_lw4o6.core.portset import PortParams
 
 _BR, _V4V6BIND, _PORTPARAMS = 90, 92, 93
 _TLV = struct.Struct("!HH")
+
+
+_params = functools.cache(PortParams)  # there are few
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,9 @@ class PortSet:
             raise Malformed(f"a port set has 4 bytes, not {len(value)}")
         offset, length, word = struct.unpack("!BBH", value)
         try:
-            params = PortParams(offset, length)
+            return cls(_params(offset, length), word >> (16 - length))
         except ValueError as error:
             raise Malformed(str(error)) from None
-        return cls(params, word >> (16 - length))
 
     def pack(self) -> bytes:
         length = self.params.psid_length
@@ -104,14 +106,16 @@ def option(code: int, value: bytes) -> bytes:
     return _TLV.pack(code, len(value)) + value
 
 
-def options(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The DHCPv6 options that fill ``data``. Raises Malformed when they do not."""
-    at = 0
-    while at < len(data):
-        if at + 4 > len(data):
+def options(data: bytes, at: int = 0) -> list[tuple[int, bytes]]:
+    """The DHCPv6 options that fill ``data`` from ``at``. Raises Malformed when they do not."""
+    found = []
+    size = len(data)
+    while at < size:
+        if at + 4 > size:
             raise Malformed("a DHCPv6 option's header is cut off")
         code, length = _TLV.unpack_from(data, at)
         at += 4 + length
-        if at > len(data):
+        if at > size:
             raise Malformed(f"DHCPv6 option {code} is cut off")
-        yield code, data[at - length : at]
+        found.append((code, data[at - length : at]))
+    return found

@@ -24,6 +24,7 @@ from ryu_lw4o6.core.dhcp_relay import (
     Dropped,
     Lease,
     Query,
+    is_link_local,
     softwire_address,
     to_client,
     to_server,
@@ -108,8 +109,8 @@ class DhcpRelay:
         self._jobs: deque[_Job] = deque()
         self._wake = hub.Event()
         self._second = 0
-        self._by_client: Counter[IPv6Address] = Counter()
-        """Messages in this second."""
+        self._by_client: dict[int, int] = {}
+        """Messages in this second, by the client's address."""
         self._last_query: float | None = None
         self._last_answer: float | None = None
 
@@ -155,13 +156,13 @@ class DhcpRelay:
         hop_count = path[0].hop_count + 1 if path else 0
         if hop_count > dhcpv6.HOP_COUNT_LIMIT:
             raise Dropped(Drop.HOP_LIMIT)
-        self._limit(path[-1].peer if path else origin.address)
+        self._limit(int(path[-1].peer if path else origin.address))
         query = None
         if message.kind == Kind.DHCPV4_QUERY:
             message, query = self._translate(path, message, origin, ear)
         # A relay with an address of its own has named the link (RFC 8415 section 19.1.2).
         link = self._own.address
-        if path and not origin.address.is_link_local:
+        if path and not is_link_local(origin.address):
             link = IPv6Address(0)
         options = (
             (dhcpv6.Option.INTERFACE_ID, self.instance.name.encode()),
@@ -176,13 +177,13 @@ class DhcpRelay:
             assert query.key is not None
             self._put(_Job(query.lwb4, query.key))
 
-    def _limit(self, client: IPv6Address) -> None:
+    def _limit(self, client: int) -> None:
         second = int(time.monotonic())
         if second != self._second:
             self._second = second
             self._by_client.clear()
-        self._by_client[client] += 1
-        if self._by_client[client] > MOST_PER_CLIENT:
+        count = self._by_client[client] = self._by_client.get(client, 0) + 1
+        if count > MOST_PER_CLIENT:
             raise Dropped(Drop.TOO_OFTEN)
 
     def _translate(
@@ -232,7 +233,7 @@ class DhcpRelay:
         data = dhcpv6.wrap(inner, message)
         port = dhcpv6.SERVER_PORT if inner else dhcpv6.CLIENT_PORT
         ear = exchange.ear
-        if ear is self._group and not reply.peer.is_link_local:
+        if ear is self._group and not is_link_local(reply.peer):
             ear = self._own
 
         def send() -> None:
@@ -337,7 +338,7 @@ def choose(jobs: Sequence[_Job], table: BindingTable) -> Choice:
 
 def _key(path: Sequence[Relayed], message: Message, dhcp: Query | dhcpv4.Message | None) -> Any:
     """What the question and its answer have in common: the way, and the transaction."""
-    return (*(relayed.peer for relayed in path), message.word if dhcp is None else (dhcp.xid,))
+    return (*[int(relayed.peer) for relayed in path], message.word if dhcp is None else (dhcp.xid,))
 
 
 def _replace_dhcpv4(message: Message, inside: dhcpv4.Message) -> Message:

@@ -110,9 +110,13 @@ class Ear:
                 hub.sleep(_RETRY_SECONDS / 10)
                 continue
             try:
+                take = sock.recvfrom  # which waits
                 for _ in range(_AT_ONCE):
-                    data, source = sock.recvfrom(_MOST_BYTES)
+                    data, source = take(_MOST_BYTES)
                     receive(data, Origin(source), self)
+                    take = sock.fd.recvfrom
+            except BlockingIOError:
+                pass
             except OSError:
                 if sock is self._socket:
                     self._close()

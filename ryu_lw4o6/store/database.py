@@ -56,6 +56,7 @@ class Store:
         if self._sqlite:
             self._quick_engine = self._create_engine()
             sa.event.listen(self._quick_engine, "connect", _quick)
+        self._put = self.upsert(BINDINGS)
         with self.exclusive() as connection:
             schema.METADATA.create_all(connection)
             version = connection.scalar(sa.select(sa.func.max(schema.VERSION.c.version)))
@@ -127,7 +128,8 @@ class Store:
         which another controller may have put there.
         """
         gone = [{"k_ipv4": str(key.ipv4), "k_psid": key.psid} for key in delete]
-        changed = [row(binding) for binding in put]
+        # A statement knows each key once.
+        changed = [row(binding) for binding in {b.key: b for b in put}.values()]
         new = [row(binding) for binding in create]
         if not gone and not changed and not new:
             return
@@ -137,11 +139,11 @@ class Store:
                 if gone:
                     connection.execute(schema.DELETE, gone)
                 if changed:
-                    connection.execute(_or_update(self._insert(BINDINGS)), changed)
+                    connection.execute(self._put, rows(changed))
                 if new:
                     connection.execute(BINDINGS.insert(), new)
         except StoreError as error:
-            if isinstance(error.__cause__, exc.IntegrityError):
+            if new and isinstance(error.__cause__, exc.IntegrityError):
                 raise AlreadyStored from error
             raise
 

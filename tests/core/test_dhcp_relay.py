@@ -95,9 +95,12 @@ def test_every_port_set_has_an_address_of_its_own(
 # --- to the server ------------------------------------------------------------------------------
 
 
+MAC = b"\2\0\0\0\0\xb4"
+
+
 def client(kind: Kind, options: dict[int, bytes] | None = None, **fields: Any) -> Message:
     base: dict[int, bytes] = {Option.MESSAGE_TYPE: bytes([kind]), Option.CLIENT_ID: CLIENT_ID}
-    fields = {"chaddr": b"\2\0\0\0\0\xb4"} | fields
+    fields = {"chaddr": MAC} | fields
     return Message(dhcpv4.REQUEST, 7, base | (options or {}), **fields)
 
 
@@ -112,7 +115,9 @@ def test_discover() -> None:
         Option.CLIENT_ID: b"\0" + LWB4.packed,
         Option.RELAY_AGENT: b"\2\x10" + LWB4.packed,
     }
-    assert (query.client_id, query.given, query.key) == (CLIENT_ID, None, None)
+    assert sent.chaddr == LWB4.packed  # whatever the client says, if it says anything
+    assert (query.client_id, query.chaddr) == (CLIENT_ID, MAC)
+    assert (query.given, query.key) == (None, None)
     assert query.knows_port_sets
     assert not query.wants_source
 
@@ -257,7 +262,7 @@ def test_another_address_of_the_same_prefix_is_believed() -> None:
 # --- to the client ------------------------------------------------------------------------------
 
 ASKED = Query(
-    LWB4, 7, Kind.REQUEST, CLIENT_ID, IPv4Address(0), ADDRESS, PortSet(A6K6, PSID),
+    LWB4, 7, Kind.REQUEST, CLIENT_ID, MAC, IPv4Address(0), ADDRESS, PortSet(A6K6, PSID),
     BindingKey(ADDRESS, PSID), knows_port_sets=True, wants_source=False,
 )  # fmt: skip
 
@@ -270,13 +275,13 @@ def server(kind: Kind, yiaddr: IPv4Address = STAND_IN, seconds: int | None = 400
     }  # fmt: skip
     if seconds is not None:
         options[Option.LEASE_TIME] = seconds.to_bytes(4, "big")
-    return Message(dhcpv4.REPLY, 7, options, yiaddr=yiaddr)
+    return Message(dhcpv4.REPLY, 7, options, yiaddr=yiaddr, chaddr=LWB4.packed)
 
 
 @pytest.mark.parametrize("kind", [Kind.OFFER, Kind.ACK])
 def test_an_address_becomes_a_port_set(kind: Kind) -> None:
     message, lease = to_client(server(kind), ASKED, LEASES)
-    assert message.yiaddr == ADDRESS
+    assert (message.yiaddr, message.chaddr) == (ADDRESS, MAC)
     assert message.options == {
         Option.MESSAGE_TYPE: bytes([kind]),
         Option.SERVER_ID: STAND_IN.packed,

@@ -70,6 +70,11 @@ class Config:
     def client_id(self) -> bytes:
         return b"\xff" + self.iaid.to_bytes(4, "big") + self.duid
 
+    @property
+    def hardware_address(self) -> bytes:
+        """The one that the DUID is made of, if it is (RFC 8415 section 11.4, Ethernet)."""
+        return self.duid[4:] if self.duid.startswith(b"\0\3\0\1") else b""
+
 
 @dataclass(frozen=True, slots=True)
 class Leased:
@@ -221,7 +226,10 @@ def _compose(
         options[Option.PARAMETER_REQUEST_LIST] = _WANTED
     own = about.ipv4 if about is not None and not requested else IPv4Address(0)
     seconds = min(int(now - client.began), 0xFFFF)
-    return dhcpv4.Message(dhcpv4.REQUEST, client.xid, options, ciaddr=own, secs=seconds)
+    return dhcpv4.Message(
+        dhcpv4.REQUEST, client.xid, options, ciaddr=own, secs=seconds,
+        chaddr=client.config.hardware_address,
+    )  # fmt: skip
 
 
 def _ask(client: Client, now: float, random: Random) -> Result:
