@@ -14,13 +14,16 @@ from ryu_lw4o6.session import Session
 
 APPLY_SECONDS = 5.0
 """How long a switch may take."""
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 0.05
+
+Done = Callable[[str | None], None]
+"""Told None when the switch has what it should have, or else why not. Must not wait."""
 
 
 class _Waiting(NamedTuple):
     key: BindingKey
-    since: float
-    done: Callable[[bool], None]
+    until: float
+    done: Done
 
 
 class Confirmations:
@@ -34,10 +37,11 @@ class Confirmations:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def wait(self, key: BindingKey, done: Callable[[bool], None]) -> None:
-        """Have ``done`` told whether the switch has what the table says of ``key``; it must not
-        wait. At once if the switch has it already."""
-        waiting = _Waiting(key, time.monotonic(), done)
+    def wait(self, key: BindingKey, done: Done, until: float | None = None) -> None:
+        """Have ``done`` told whether the switch has what the table says of ``key``, at once if it
+        has it already. ``until`` is in seconds of ``time.monotonic``."""
+        end = time.monotonic() + APPLY_SECONDS if until is None else until
+        waiting = _Waiting(key, end, done)
         if not self._settle(waiting, self._session()):
             self._waiting.append(waiting)
             self._wake.set()
@@ -60,14 +64,10 @@ class Confirmations:
     @staticmethod
     def _settle(waiting: _Waiting, session: Session | None) -> bool:
         """Whether nothing more is to be waited for."""
-        if session is not None and session.ports is not None:
-            if session.failure(waiting.key):
-                waiting.done(False)
-                return True
-            if not session.pending(waiting.key):
-                waiting.done(True)
-                return True
-        if time.monotonic() - waiting.since > APPLY_SECONDS:
-            waiting.done(False)
+        if session is not None and session.ports is not None and not session.pending(waiting.key):
+            waiting.done(session.failure(waiting.key))
+            return True
+        if time.monotonic() > waiting.until:
+            waiting.done("the switch does not confirm it")
             return True
         return False

@@ -36,7 +36,7 @@ from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.core.times import rfc3339
 from ryu_lw4o6.fatal import fatal
 from ryu_lw4o6.provisioning import dhcp_sockets
-from ryu_lw4o6.provisioning.confirmation import Confirmations
+from ryu_lw4o6.provisioning.confirmation import Confirmations, Done
 from ryu_lw4o6.provisioning.dhcp_sockets import Ear
 from ryu_lw4o6.session import Session
 from ryu_lw4o6.store import StoreUnavailable
@@ -276,9 +276,9 @@ class DhcpRelay:
             elif job.binding is not None:
                 self._confirmations.wait(job.key, self._when_confirmed(job))
 
-    def _when_confirmed(self, job: _Job) -> Callable[[bool], None]:
-        def done(confirmed: bool) -> None:
-            if confirmed:
+    def _when_confirmed(self, job: _Job) -> Done:
+        def done(error: str | None) -> None:
+            if error is None:
                 self.counts["leases"] += 1
                 job.send()
             else:

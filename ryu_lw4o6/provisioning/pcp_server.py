@@ -26,6 +26,7 @@ from ryu_lw4o6.core.pcp_server import Mapping, Subscriber
 from ryu_lw4o6.core.pool import AddressPool
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.core.udp import Datagram
+from ryu_lw4o6.provisioning.confirmation import Confirmations
 from ryu_lw4o6.provisioning.pcp_records import Change, PcpRecords
 from ryu_lw4o6.session import Session
 from ryu_lw4o6.store import StoreError, StoreUnavailable
@@ -66,14 +67,14 @@ class _Client(NamedTuple):
 
 @dataclass(slots=True)
 class _Waiting:
-    """A MAP request. ``key`` is the binding that the switch has yet to confirm before
+    """A MAP request. When its changes are ``stored``, the switch has yet to confirm them before
     ``response`` is sent."""
 
     client: _Client
     payload: bytes
     request: Request
     since: float
-    key: BindingKey | None = None
+    stored: bool = False
     response: bytes = b""
 
     @property
@@ -100,15 +101,15 @@ class PcpServer:
         self._waiting: dict[tuple[_Client, bytes], _Waiting] = {}  # oldest first
         self._queue: deque[_Waiting] = deque()
         self._by_lwb4: Counter[IPv6Address] = Counter()
-        self._applying: dict[tuple[_Client, bytes], _Waiting] = {}
+        self._confirmations = Confirmations(lambda: self._session)
         self._lost: dict[IPv6Address, IPv6Address] = {}
         self._store_down = False
         self._asked = hub.Event()
-        self._to_settle = hub.Event()
+        self._to_expire = hub.Event()
         self._to_announce = hub.Event()
 
     def greenlets(self) -> list[Callable[[], None]]:
-        return [self._serve, self._settle, self._announce]
+        return [self._serve, self._confirmations.run, self._expire, self._announce]
 
     def connect(self, session: Session | None) -> None:
         """The switch has a new session, or none."""
@@ -196,7 +197,7 @@ class PcpServer:
             if len(self._queue) == 1:
                 self._asked.set()
             if len(self._waiting) == 1:
-                self._to_settle.set()  # the deadline runs
+                self._to_expire.set()
 
     # --- its answer -------------------------------------------------------------------------------
 
@@ -225,7 +226,6 @@ class PcpServer:
         if not self._is_open(waiting):
             return
         del self._waiting[waiting.id]
-        self._applying.pop(waiting.id, None)
         lwb4 = waiting.client.lwb4
         self._by_lwb4[lwb4] -= 1
         if not self._by_lwb4[lwb4]:
@@ -338,42 +338,28 @@ class PcpServer:
 
     def _done(self, waiting: _Waiting, key: BindingKey | None) -> None:
         """A request's changes are in the store: is the switch as far?"""
-        session = self._session
-        if key is None or (session is not None and not session.pending(key)):
-            self._finish(waiting, self._failure(session, key))
-        elif self._is_open(waiting):
-            waiting.key = key
-            self._applying[waiting.id] = waiting
-            self._to_settle.set()
+        if key is None:
+            self._finish(waiting)
+            return
 
-    def _failure(self, session: Session | None, key: BindingKey | None) -> Refused | None:
-        said = None if session is None or key is None else session.failure(key)
-        return None if said is None else Refused(Result.NETWORK_FAILURE, said)
+        def confirmed(error: str | None) -> None:
+            self._finish(waiting, None if error is None else Refused(Result.NETWORK_FAILURE, error))
 
-    # --- changes reach the switch -----------------------------------------------------------------
+        waiting.stored = True
+        self._confirmations.wait(key, confirmed, waiting.since + DEADLINE)
 
-    def _settle(self) -> None:
-        """Answer what the switch has confirmed, and what has waited for too long. For ever."""
+    def _expire(self) -> None:
+        """Give up what the store has not done in time. For ever."""
         while True:
-            session = self._session
-            if self._applying and session is not None:
-                session.wait_progress(_TICK)
-            else:
-                self._to_settle.wait(_TICK if self._waiting else None)
-                self._to_settle.clear()
-            self._look(time.monotonic())
-
-    def _look(self, now: float) -> None:
-        session = self._session
-        for waiting in list(self._applying.values()):
-            assert waiting.key is not None
-            if session is not None and not session.pending(waiting.key):
-                self._finish(waiting, self._failure(session, waiting.key))
-        for waiting in list(self._waiting.values()):
-            if now - waiting.since < DEADLINE:
-                break
-            late = Result.NETWORK_FAILURE if waiting.key is not None else Result.NO_RESOURCES
-            self._finish(waiting, Refused(late, f"not done within {DEADLINE:g} s"))
+            self._to_expire.wait(_TICK if self._waiting else None)
+            self._to_expire.clear()
+            late = time.monotonic() - DEADLINE
+            for waiting in list(self._waiting.values()):
+                if waiting.since > late:
+                    break
+                if not waiting.stored:
+                    error = Refused(Result.NO_RESOURCES, f"not done within {DEADLINE:g} s")
+                    self._finish(waiting, error)
 
     # --- lost state -------------------------------------------------------------------------------
 
