@@ -171,6 +171,10 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	if (ecn < 0)
 		return refuse(REFUSED_ECN);
 	own = get_settings();
+	if (own && read16(ip + 2) > own->ipv4_mtu) {	/* the controller answers it, or fragments it */
+		count(PASSED_IN);
+		return XDP_PASS;
+	}
 	quiet = own && (!single_node(&ip6->saddr) || told_lately(&ip6->saddr, own));
 	tos = (own && own->outer_dscp ? first >> 20 & 0xfc : ip[1] & 0xfc) | ecn;
 	if (tos != ip[1])

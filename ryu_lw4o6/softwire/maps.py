@@ -156,7 +156,7 @@ def fill(instance: Instance, maps: Maps, new: Notes | None = None) -> None:
         struct.pack("=HH", instance.ipv6.vlan or 0, instance.ipv4.vlan or 0),
         struct.pack("=H", instance.ipv6.flow_label is FlowLabel.HASHED),
         struct.pack("=H", instance.ipv6.dscp is Dscp.OUTER),
-        struct.pack("=II", QUIET_SECONDS * 1000, HOP_LIMIT),
+        struct.pack("=III", QUIET_SECONDS * 1000, HOP_LIMIT, instance.ipv4.mtu),
     )
     _update(maps["settings"], bytes(4), b"".join(parts))
 

@@ -84,6 +84,7 @@ struct settings {
 	__u16 outer_dscp;	/* whether decapsulated packets get the outer DSCP (RFC 2983) */
 	__u32 quiet_ms;		/* for how long an lwB4 that was told is not told again */
 	__u32 error_hop_limit;	/* of ICMPv6 errors */
+	__u32 ipv4_mtu;		/* of the wire towards the Internet */
 };
 
 struct {

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 EXTENSIONS = {0, 43, 44, 51, 60}  # hop-by-hop, routing, fragment, authentication, destination
 TEB = bytes.fromhex("00006558")
 ECHO, NO_PORTS, TOO_BIG = 1 << 38, 1 << 39, 1 << 42  # bits of eth_src
-SOFTWIRE_MTU = 1460
+SOFTWIRE_MTU, IPV4_MTU = 1460, 1500
 
 
 def into_ovs(
@@ -66,6 +66,9 @@ def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
     ecn = ECN_AT_THE_END[rest[1] & 3][first >> 20 & 3]
     if ecn is None:
         return None
+    if int.from_bytes(rest[2:4], "big") > IPV4_MTU:  # what is to be done, the controller knows
+        outer = ipv6[:4] + payload_length.to_bytes(2, "big") + bytes([4]) + ipv6[7:]
+        return frame[:14] + outer + rest
     if ecn != rest[1] & 3:
         header = bytearray(rest[: (rest[0] & 15) * 4])
         header[1] = header[1] & 0xFC | ecn

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from scapy.layers.inet import ICMP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from tests.support.rig import NIC6, ROUTER6, Rig, frames
+from tests.support.rig import CONFIG, NIC6, ROUTER6, Rig, frames
 from tests.wire.scenario import (
     AFTR,
     DOWN,
     HAIRPINNED,
     LWB4,
     SECOND_AFTR,
+    UP,
     Scenario,
     downstream,
     forwarded,
     frame_of,
     run,
     softwire,
+    tunnelled,
     upstream,
 )
+from tests.wire.test_fragments import fragments
+from tests.wire.test_icmp_errors import quoted_by
 
 FROM_53 = UDP(sport=53, dport=1072)
 # Of 1500 bytes 40 are the IPv6 header and 8 the fragment header: 1452, of which 1448 are a multiple
@@ -102,3 +108,57 @@ PADDED = [
 @pytest.mark.parametrize("scenario", PADDED, ids=str)
 def test_padding(rig: Rig, scenario: Scenario) -> None:
     run(rig, scenario)
+
+
+# --- an access network that takes more than the Internet's side -----------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide() -> Iterator[Rig]:
+    """1960 bytes of IPv4 come out of a softwire whole, of which the Internet's side takes 1500."""
+    rig = Rig(CONFIG.replace("mtu: 1500", "mtu: 2000"))
+    yield rig
+    rig.stop()
+
+
+def of_size(size: int, **fields: object) -> Packet:
+    return upstream(**fields) / UDP(sport=1072, dport=53) / Raw(bytes(size - 28))
+
+
+LIMIT = bytes.fromhex("0400040104010100")
+
+
+def test_what_the_internet_takes_goes_on_whole(wide: Rig) -> None:
+    packet = of_size(1500, flags="DF")
+    run(wide, Scenario(
+        "1500 bytes", send6=[softwire(packet)], out4=[forwarded(packet)], counters=UP
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [b"", LIMIT], ids=["plain", "encapsulation-limit"])
+def test_more_is_fragmented_without_df(wide: Rig, options: bytes) -> None:
+    """1501 bytes of IPv4: 1480 of its 1481 bytes of payload, and one (RFC 791 section 3.2)."""
+    packet = of_size(1501)
+    sent = softwire(packet)
+    if options:
+        sent = IPv6(src=LWB4[1], dst=AFTR, nh=60, hlim=63) / Raw(options + bytes(packet))
+    run(wide, Scenario(
+        "1501 bytes", send6=[sent], out4=[forwarded(p) for p in fragments(packet, 1480)],
+        counters={"slow_softwire": 1, "from_softwire": 2, "to_internet": 2},
+        shim={"options_stripped": 1} if options else {},
+    ))  # fmt: skip
+
+
+def test_more_is_answered_with_df(wide: Rig) -> None:
+    packet = of_size(1501, flags="DF")
+    run(wide, Scenario(
+        "1501 bytes with DF", send6=[softwire(packet)],
+        out6=[tunnelled(quoted_by(3, 4, packet, 1500), tc=0xC0)],
+        counters={"slow_softwire": 1, "from_lwaftr": 1, "to_softwire": 1},
+    ))  # fmt: skip
+
+
+def test_nobody_is_answered_for_another(wide: Rig) -> None:
+    """With DF, and the address and port of lwB4 2."""
+    packet = upstream(flags="DF") / UDP(sport=1088, dport=53) / Raw(bytes(1473))
+    run(wide, Scenario("forged", send6=[softwire(packet)], counters={"slow_softwire": 1}))
