@@ -13,6 +13,7 @@ from bench import (
     database,
     dataplane,
     failover,
+    features,
     programming,
     provisioning,
     restart,
@@ -23,6 +24,7 @@ from bench.rig import OUTPUT, Result
 
 BENCHMARKS: dict[str, Callable[[], Result]] = {
     "dataplane": dataplane.measure,
+    "features": features.measure,
     "programming": programming.measure,
     "changes": changes.measure,
     "restart": restart.measure,

@@ -33,6 +33,7 @@ from ryu_lw4o6.store import Store
 from tests.support.controller import BIN, Controller
 from tests.support.netns import inside, namespace
 from tests.support.ovs import Ovs, run, wait_for
+from tests.support.rig import tag
 
 OUTPUT = Path("build/bench")
 BRIDGE = "br0"
@@ -113,20 +114,26 @@ class Rig:
 
 
 @contextlib.contextmanager
-def lwaftr(count: int, config: str = CONFIG) -> Iterator[Rig]:
-    """A whole lwAFTR with ``count`` bindings in its store, its controller not yet started."""
+def lwaftr(
+    count: int, config: str = CONFIG, vlans: tuple[int, int] = (0, 0), *, stick: bool = False
+) -> Iterator[Rig]:
+    """A whole lwAFTR with ``count`` bindings in its store, its controller not yet started.
+    ``vlans`` are the tags on either wire; on a ``stick`` there is only wire6."""
     with contextlib.ExitStack() as undo:
         ovs = Ovs()
         undo.callback(ovs.stop)
         outside = undo.enter_context(namespace())
-        for wire, mac, nic, nic_mac in (
-            ("wire6", WIRE6, "eth6", NIC6),
-            ("wire4", WIRE4, "eth4", NIC4),
-        ):
-            link(ovs, nic, nic_mac, outside, wire, mac)
-        run("ip", "-n", outside, "addr", "add", "198.51.100.254/24", "dev", "wire4")
+        wires = {"wire6": (WIRE6, "eth6", NIC6), "wire4": (WIRE4, "eth4", NIC4)}
+        if stick:
+            del wires["wire4"]
+        for device, (mac, nic, nic_mac) in wires.items():
+            link(ovs, nic, nic_mac, outside, device, mac)
+            if any(vlans):
+                with inside(outside):
+                    tag(device, vlans, ovs.directory)
+        run("ip", "-n", outside, "addr", "add", "198.51.100.254/24", "dev", device)
         run("ip", "-n", outside, "addr", "add", "2001:db8:1::fe/64", "dev", "wire6", "nodad")
-        discard(outside, "wire6", "wire4")
+        discard(outside, *wires)
         controller = Controller(ovs, config)
         undo.callback(controller.kill)
         store = Store(f"sqlite:///{ovs.directory}/bindings.sqlite")
@@ -190,7 +197,7 @@ class Stream:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         with inside(rig.outside):
-            wire6, wire4 = _wire("wire6"), _wire("wire4")
+            wire6, wire4 = wire("wire6"), wire("wire4")
         self._ways = (
             _Way(upstream(binding, _TAG + bytes(4))[:-4], wire6, wire4),
             _Way(downstream(binding, _TAG + bytes(4))[:-4], wire4, wire6),
@@ -232,7 +239,7 @@ class Stream:
                         way.arrived.add(int.from_bytes(frame[-4:], "big"))
 
 
-def _wire(device: str) -> socket.socket:
+def wire(device: str) -> socket.socket:
     packet_ignore_outgoing, force = 23, 33
     found = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
     found.setsockopt(263, packet_ignore_outgoing, 1)

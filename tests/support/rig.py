@@ -58,6 +58,22 @@ def in_vlans(config: str, vlan6: int, vlan4: int) -> str:
     return config
 
 
+def tag(device: str, vlans: tuple[int, int], directory: Path) -> None:
+    """Let the kernel at this end of a wire send and receive tagged frames (tags.c)."""
+    target = str(directory / "tags.o")
+    run(
+        "clang", "-O2", "-g", "-target", "bpf",
+        f"-I/usr/include/{platform.machine()}-linux-gnu",
+        f"-DVLAN6={vlans[0]}", f"-DVLAN4={vlans[1]}",
+        "-c", str(Path(__file__).with_name("tags.c")), "-o", target,
+    )  # fmt: skip
+    # A tag that is not in the frame is one that XDP at the other end does not see.
+    run("ethtool", "-K", device, "txvlan", "off")
+    run("tc", "qdisc", "add", "dev", device, "clsact")
+    for kind in ("ingress", "egress"):
+        run("tc", "filter", "add", "dev", device, kind, "bpf", "da", "obj", target, "sec", kind)
+
+
 class Rig:
     """``wire6`` and ``wire4`` are the far ends of the NICs; ``router`` is the namespace that
     ``wire6`` is in. It is ready when its next hops are ``resolved``, if they can be.
@@ -126,7 +142,7 @@ class Rig:
         run("ip", "-n", router, "link", "set", f"wire{side}", "up")
         with inside(router):
             if any(self._vlans):
-                self._tag(f"wire{side}")
+                tag(f"wire{side}", self._vlans, self.ovs.directory)
             wire = Wire(f"wire{side}", vlan, others=not stick)
         self._exits.callback(wire.close)
         return wire
@@ -139,21 +155,6 @@ class Rig:
             wire = Wire("wire6", vlan, others=False, renamed=renamed)
         self._exits.callback(wire.close)
         return wire
-
-    def _tag(self, device: str) -> None:
-        """Let the kernel at this end of a wire send and receive tagged frames (tags.c)."""
-        target = str(self.ovs.directory / "tags.o")
-        run(
-            "clang", "-O2", "-g", "-target", "bpf",
-            f"-I/usr/include/{platform.machine()}-linux-gnu",
-            f"-DVLAN6={self._vlans[0]}", f"-DVLAN4={self._vlans[1]}",
-            "-c", str(Path(__file__).with_name("tags.c")), "-o", target,
-        )  # fmt: skip
-        # A tag that is not in the frame is one that XDP at the other end does not see.
-        run("ethtool", "-K", device, "txvlan", "off")
-        run("tc", "qdisc", "add", "dev", device, "clsact")
-        for kind in ("ingress", "egress"):
-            run("tc", "filter", "add", "dev", device, kind, "bpf", "da", "obj", target, "sec", kind)
 
     def neighbours_known(self) -> bool:
         switch = self.controller.switch()
