@@ -247,8 +247,8 @@ COUNT_MEANING: dict[Count, str] = {
     Count.HELD_FROM_SOFTWIRE: "fragments from lwB4s that came before the first of their packet, "
     "which the controller holds",
     Count.HELD_FROM_INTERNET: "the same from the Internet",
-    Count.SLOW_SOFTWIRE: "softwire packets in IPv6 fragments, or behind extension headers, "
-    "which the controller takes out; other IPv6 fragments as well",
+    Count.SLOW_SOFTWIRE: "softwire packets in IPv6 fragments, behind extension headers, or larger "
+    "than the Internet's side takes, which the controller takes out; other IPv6 fragments as well",
     Count.TUNNEL_ICMP: "ICMPv6 errors about softwire packets, from routers on the way to lwB4s",
     Count.ECHO_ANSWERED: "ICMPv4 echo requests to the lwAFTR's own address",
     Count.ANSWERED_LWB4: "packets from lwB4s without a binding that the shim answers by ICMPv6, as "

@@ -1,5 +1,6 @@
 """What rules and shim cannot do by themselves: fragments whose ports are not known yet, softwire
-packets in IPv6 fragments or behind other extension headers. Frames in, frames out; no waiting."""
+packets in IPv6 fragments, behind other extension headers, or too large for the Internet's side.
+Frames in, frames out; no waiting."""
 
 from __future__ import annotations
 

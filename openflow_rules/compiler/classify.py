@@ -87,7 +87,7 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
         # Open vSwitch looks behind extension headers, but not into a fragment that is not the
         # first: that may be one of the kernel's as well.
         for protocol, actions, what in (
-            (IPIP, (), "a softwire packet behind headers that the shim leaves alone"),
+            (IPIP, (), "a softwire packet that the shim leaves to the controller"),
             (FRAGMENT, (Output(LOCAL_PORT),), "an IPv6 fragment, of a softwire packet or another"),
         ):
             match = *ipv6, Match("ipv6_dst", str(address)), Match("ip_proto", protocol)
