@@ -5,6 +5,7 @@ Only Ryu's events are handled here. A connection's session does the work, in a g
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -50,6 +51,7 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
     def __init__(self, *args: Any, lwaftr: LwaftrContext, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         sys.setswitchinterval(THREAD_SECONDS)
+        gc.freeze()  # modules and stored bindings: not to be gone through again and again
         self._service = lwaftr.service
         hub.spawn(self._expire)
         for work in self._service.greenlets():

@@ -221,7 +221,8 @@ class DhcpRelay:
             answer = None
             if message.kind == Kind.DHCPV4_RESPONSE:
                 answer = dhcpv4.Message.parse(message.dhcpv4 or b"")
-            found = self._exchanges.get(_key(path, message, answer))
+            key = _key(path, message, answer)
+            found = self._exchanges.get(key)
             if found is None or found.since < time.monotonic() - EXCHANGE_SECONDS:
                 raise Dropped(Drop.UNASKED)
             exchange = found
@@ -242,6 +243,7 @@ class DhcpRelay:
         if lease is None:
             send()
         else:
+            del self._exchanges[key]  # a lease once; whoever asks again is answered again
             binding = self._binding(lease, self._br_address(exchange.ear))
             self._put(_Job(lease.lwb4, lease.key, binding, send))
 

@@ -25,6 +25,8 @@ TERMS = Pcp(
     tuple(AddressRange(each.network[0], each.network[-1], each) for each in (SHARED, WHOLE)),
     mappings=4,
 )
+MOST_STEPS = 30
+"""In a sequence: another sequence finds more than more steps do."""
 TEMPLATE = Request(
     Opcode.MAP, B4, 3600, Mapping(bytes(12), 17, 4096), Options(port_set=PortSet(1024, 4096))
 ).encode()
@@ -71,7 +73,9 @@ def requests_are_served(data: bytes) -> None:
     pool = AddressPool(TERMS.pool, system_ports=TERMS.system_ports)
     subscribers: dict[IPv6Address, Subscriber] = {}
     now, at = 1e9, 0
-    while at + 3 <= len(data):
+    for _ in range(MOST_STEPS):
+        if at + 3 > len(data):
+            break
         lwb4 = IPv6Address((0x20010DB8 << 96) + data[at] % 8)
         now += data[at + 1] * 8
         length = data[at + 2] % 100
