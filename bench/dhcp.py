@@ -38,7 +38,7 @@ from topo.lwb4 import dhcp
 from topo.lwb4.lease import Lease
 from topo.lwb4.machine import Bound, Event, Received, Send, Start
 
-WINDOWS = (16, 32, 64, 128, 200)
+WINDOWS = (16, 32, 64, 128, 200, 400)
 """Questions under way."""
 PATIENCE = 30.0  # seconds
 KEA, ECHO = "2001:db8:9::67", "2001:db8:9::7"
