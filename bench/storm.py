@@ -23,9 +23,10 @@ from tests.support.ovs import wait_for
 SOURCES = 100_000
 KNOWN = 1000
 ROUNDS = 2
-PACES = (15_000, 50_000)
-"""Packets per second for the ICMPv6 trigger: one that two processors have no trouble with, and one
-beyond what the controller is to answer."""
+LINE_RATE = 0
+PACES = (15_000, 50_000, LINE_RATE)
+"""Packets per second for the ICMPv6 trigger: one that two processors have no trouble with, one
+beyond what is to be answered, and as many as can be sent."""
 
 ANSWERS_TARGET = 40_000
 RESTORE_PACE = 20_000
@@ -47,7 +48,7 @@ def measure() -> Result:
         for pace in PACES:
             more, found = _answered(rig, from_each(sample(_TAG), subscribers), pace)
             rows += more
-            figures[f"icmpv6 at {pace}"] = found
+            figures[f"icmpv6 at {pace or 'line rate'}"] = found
     system = "supporting_system: {{store: 'sqlite:///{directory}/system.sqlite'}}\n"
     with lwaftr(KNOWN, system + CONFIG + "    failover: data-packet\n") as rig:
         store = Store(f"sqlite:///{rig.ovs.directory}/system.sqlite")
@@ -63,7 +64,7 @@ def measure() -> Result:
 
 
 def _answered(rig: Rig, frames: Sequence[bytes], pace: int) -> tuple[list[Row], dict[str, Any]]:
-    seconds = max(ROUNDS * SOURCES / pace, _LEAST_SECONDS)
+    seconds = max(ROUNDS * SOURCES / (pace or ANSWERS_TARGET), _LEAST_SECONDS)
     # Type 1 code 5; the last four bytes of the destination say which lwB4 it is.
     collector = Collector(rig.outside, "wire6", 54, b"\1\5", 50, _FIRST + SOURCES, every=997)
     with Known(rig, seconds + 1) as known:
@@ -72,9 +73,9 @@ def _answered(rig: Rig, frames: Sequence[bytes], pace: int) -> tuple[list[Row], 
         time.sleep(_SETTLING)
     found = collector.stop()
     wrong = sum(not _is_right(answer, frames) for answer in found.samples)
-    rate = _rate(found)
-    beyond = pace > ANSWERS_TARGET
-    at = f"ICMPv6 at {pace:,}/s:"
+    rate = sum(found.count) / seconds
+    beyond = pace == LINE_RATE or pace > ANSWERS_TARGET
+    at = f"ICMPv6 at {pace:,}/s:" if pace else "ICMPv6 at line rate:"
     rows = [
         Row(f"{at} answers/s", f"{rate:,.0f}", f">= {ANSWERS_TARGET:,}", rate >= ANSWERS_TARGET)
         if beyond
@@ -136,19 +137,6 @@ def _by_source(found: Collected) -> tuple[int, list[float]]:
         if (times := [t for t in found.first[n::SOURCES] if t])
     ]  # fmt: skip
     return len(first), first
-
-
-def _rate(found: Collected) -> float:
-    return _slope(found.seconds())
-
-
-def _slope(times: Sequence[float]) -> float:
-    """Per second, between the first tenth and the last: neither has the storm begun before, nor
-    is it the stragglers that are counted."""
-    if len(times) < 10:
-        return 0.0
-    low, high = len(times) // 10, len(times) * 9 // 10
-    return (high - low) / (times[high] - times[low])
 
 
 def _is_right(answer: bytes, frames: Sequence[bytes]) -> bool:

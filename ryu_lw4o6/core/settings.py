@@ -20,7 +20,7 @@ DEFAULT_PCP_SERVER = IPv4Address("192.0.0.1")
 """The AFTR's address inside every softwire, the same on all of them (RFC 6333 section 5.7)."""
 KEA = "kea:"
 """What the source of a supporting system begins with if it is Kea."""
-DEFAULT_UNKNOWN_RATE = 50_000
+DEFAULT_UNKNOWN_RATE = 45_000
 IPV6_HEADER = 40
 """Bytes a softwire adds to an IPv4 packet (RFC 2473 section 3.1)."""
 

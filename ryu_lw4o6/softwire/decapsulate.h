@@ -117,6 +117,7 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	__u32 payload, first;
 	__u8 *ip, *gre, limited = 0;
 	const struct settings *own;
+	const struct lwb4 *known;
 	int why, ecn, quiet;
 	__u8 tos;
 
@@ -171,12 +172,17 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	if (ecn < 0)
 		return refuse(REFUSED_ECN);
 	own = get_settings();
-	if (own && read16(ip + 2) > own->ipv4_mtu) {	/* the controller answers it, or fragments it */
+	if (!own)
+		return refuse(REFUSED_NO_ROOM);
+	if (read16(ip + 2) > own->ipv4_mtu) {	/* the controller answers it, or fragments it */
 		count(PASSED_IN);
 		return XDP_PASS;
 	}
-	quiet = own && (!single_node(&ip6->saddr) || told_lately(&ip6->saddr, own));
-	tos = (own && own->outer_dscp ? first >> 20 & 0xfc : ip[1] & 0xfc) | ecn;
+	known = bpf_map_lookup_elem(&lwb4s, &ip6->saddr);
+	if (!gets_in(&ip6->saddr, known, own))
+		return refuse(REFUSED_CROWD);
+	quiet = !single_node(&ip6->saddr) || told_lately(known, own);
+	tos = (own->outer_dscp ? first >> 20 & 0xfc : ip[1] & 0xfc) | ecn;
 	if (tos != ip[1])
 		set_tos(ip, tos);
 

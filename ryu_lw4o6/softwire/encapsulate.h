@@ -128,7 +128,7 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const struct setti
 	if (skb->gso_size)	/* the kernel would cut it up by the GRE headers taken away here */
 		return refuse_out(REFUSED_GSO);
 	if (kind != SOFTWIRE)
-		return answer(skb, own);
+		return answer(skb, data, own);
 	source = outer_source(data);
 	if (!source)
 		return refuse_out(REFUSED_UNKNOWN_BR_TAG);
@@ -140,6 +140,7 @@ static __always_inline int encapsulate(struct __sk_buff *skb, const struct setti
 		return refuse_out(REFUSED_TRUNCATED);
 	first = first_word(ip, end);
 	copy = *source;
+	is_served(&((struct ipv6hdr *)(data + ETH_HLEN))->daddr);
 	/* What Ethernet put behind a short packet is no part of it. */
 	if (INNER + ADDED + total < skb->len && bpf_skb_change_tail(skb, INNER + ADDED + total, 0))
 		return refuse_out(REFUSED_NO_ROOM);

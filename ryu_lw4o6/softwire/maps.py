@@ -39,8 +39,15 @@ COUNTERS = (
     "answered",
     "answered_bytes",
     "answered_lately",
+    "refused_crowd",
 )
 """In the order of ``enum counter`` in shim.h."""
+
+LEAST_CROWD = 10_000
+"""How many first packets of lwB4s get in per second, however small ``unknown_rate`` is: those with
+bindings are among them."""
+
+_CROWD_SECONDS = (1 << 23) / 1e9  # WINDOW_BITS of crowd.h
 
 _NOTES = slice(8, 24)
 """Where the notes are in ``struct settings``."""
@@ -157,6 +164,7 @@ def fill(instance: Instance, maps: Maps, new: Notes | None = None) -> None:
         struct.pack("=H", instance.ipv6.flow_label is FlowLabel.HASHED),
         struct.pack("=H", instance.ipv6.dscp is Dscp.OUTER),
         struct.pack("=III", QUIET_SECONDS * 1000, HOP_LIMIT, instance.ipv4.mtu),
+        struct.pack("=I", int(max(instance.unknown_rate, LEAST_CROWD) * _CROWD_SECONDS)),
     )
     _update(maps["settings"], bytes(4), b"".join(parts))
 

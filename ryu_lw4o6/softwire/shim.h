@@ -42,6 +42,7 @@ enum counter {
 	ANSWERED,
 	ANSWERED_BYTES,
 	ANSWERED_LATELY,
+	REFUSED_CROWD,
 	COUNTERS
 };
 
@@ -85,6 +86,7 @@ struct settings {
 	__u32 quiet_ms;		/* for how long an lwB4 that was told is not told again */
 	__u32 error_hop_limit;	/* of ICMPv6 errors */
 	__u32 ipv4_mtu;		/* of the wire towards the Internet */
+	__u32 crowd;		/* packets in a window of lwB4s that are new, or were refused */
 };
 
 struct {

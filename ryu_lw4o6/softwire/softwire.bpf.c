@@ -44,6 +44,7 @@
  */
 #include "shim.h"
 #include "mark.h"
+#include "crowd.h"
 #include "answer.h"
 #include "decapsulate.h"
 #include "encapsulate.h"

@@ -12,7 +12,7 @@ from ryu_lw4o6.softwire.commands import run
 
 CACHE = Path("/var/cache/lw4o6")
 _MAIN = "softwire.bpf.c"
-_HEADERS = ("shim.h", "mark.h", "answer.h", "decapsulate.h", "encapsulate.h")
+_HEADERS = ("shim.h", "mark.h", "crowd.h", "answer.h", "decapsulate.h", "encapsulate.h")
 _FLAGS = ("-O2", "-g", "-Wall", "-Werror", "-target", "bpf")
 
 Source = dict[str, bytes]

@@ -1,0 +1,84 @@
+"""A crowd of lwB4s that nobody has heard of takes nothing from those that are known."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+
+from ryu_lw4o6.softwire import nic, shim
+from ryu_lw4o6.softwire.maps import LEAST_CROWD
+from ryu_lw4o6.softwire.nic import Hook
+from tests.shim.test_answer import Refusing, back, stranger
+from tests.shim.test_shim import (
+    AFTR,
+    INSTANCE,
+    LWB4,
+    NIC6,
+    ROUTER6,
+    UDP_PACKET,
+    Ends,
+    counters,
+    ends,
+    from_ovs,
+    place,
+)
+from tests.support.bpf import XDP_DROP, XDP_PASS, Program
+
+__all__ = ["ends", "place"]
+
+CROWD = 3000
+"""So many first packets take some tens of milliseconds here; 83 get in every 8.4 ms."""
+
+
+def frame(lwb4: str) -> bytes:
+    return bytes(
+        Ether(src=ROUTER6, dst=NIC6) / IPv6(src=lwb4, dst=str(AFTR), nh=4) / Raw(UDP_PACKET)
+    )
+
+
+FRAMES = [frame(stranger()) for _ in range(CROWD)]
+
+
+@pytest.fixture
+def incoming(ends: Ends) -> Iterator[Program]:
+    shim.attach(dataclasses.replace(INSTANCE, unknown_rate=1))
+    program = Program(nic.program(Hook("eth6", "xdp", "softwire_in")) or 0)
+    yield program
+    program.close()
+
+
+def in_a_crowd(incoming: Program, also: bytes) -> list[int]:
+    """The verdicts about a packet that comes again and again between those of a crowd."""
+    found, others = [], []
+    for number, other in enumerate(FRAMES):
+        others.append(incoming.run(other)[0])
+        if number % 10 == 9:
+            found.append(incoming.run(also)[0])
+    assert others.count(XDP_PASS) >= 83
+    assert others.count(XDP_DROP) == counters()["refused_crowd"] - found.count(XDP_DROP) > 0
+    return found
+
+
+def test_those_who_are_known_get_in(incoming: Program) -> None:
+    assert LEAST_CROWD == 10_000
+    assert incoming.run(frame(LWB4))[0] == XDP_PASS
+    assert set(in_a_crowd(incoming, frame(LWB4))) == {XDP_PASS}
+
+
+def test_those_who_were_refused_compete_until_something_is_for_them(incoming: Program) -> None:
+    refusing = Refusing()
+    try:
+        assert refusing.sends(back(refusing.seen(frame(LWB4)))) is not None
+        assert XDP_DROP in in_a_crowd(incoming, frame(LWB4))
+        assert refusing.sends(from_ovs(AFTR, UDP_PACKET)) is not None
+    finally:
+        refusing.close()
+    before = counters()["refused_crowd"]
+    found = [incoming.run(frame(LWB4))[0] for _ in range(CROWD)]
+    assert set(found) == {XDP_PASS}
+    assert counters()["refused_crowd"] == before
