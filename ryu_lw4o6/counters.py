@@ -275,9 +275,10 @@ def instance_json(
             "traffic-stat": traffic_stat(totals, all_sent, fragments),
             "shim": found,
         }
-        answer["icmp_errors_withheld"]["icmpv6"] = (
-            all_sent.withheld["icmpv6"] + totals.count[Count.QUIET_LWB4].packets
-        )
+        withheld = all_sent.withheld["icmpv6"] + totals.count[Count.QUIET_LWB4].packets
+        if instance.failover.needs_no_question:
+            withheld += totals.withheld(Punt.UNKNOWN_LWB4).packets
+        answer["icmp_errors_withheld"]["icmpv6"] = withheld
     return answer
 
 

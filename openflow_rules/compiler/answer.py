@@ -15,15 +15,16 @@ from openflow_rules.flow import Flow, Load, Match, Move, Output, SetField
 from openflow_rules.tables import Count, Mark, Priority, Punt, Table
 from ryu_lw4o6.core.settings import Instance, br_tag
 
-ANSWERS_NOW = Mark.ANSWERS | Mark.NOT_NOW
+_SAYS = Mark.ANSWERS | Mark.NOT_NOW
 _TABLE = Table.UNKNOWN_LWB4
+_REFUSED_BITS = 48 - Mark.BR_TAG_BIT
 
 
 def answer_flows(instance: Instance) -> Iterator[Flow]:
     quiet = step(
         _TABLE,
         Priority.NORMAL,
-        ip_match(_eth_dst(ANSWERS_NOW, ANSWERS_NOW)),
+        ip_match(_eth_dst(_SAYS, _SAYS)),
         note="the lwB4 has just been told, or must not be (RFC 4443 section 2.4 e)",
     )
     yield counted(Count.QUIET_LWB4, quiet)
@@ -37,10 +38,10 @@ def _answered(br_address: IPv6Address) -> Flow:
     flow = step(
         _TABLE,
         Priority.NORMAL,
-        ip_match(_eth_dst(Mark.ANSWERS, ANSWERS_NOW), here),
+        ip_match(_eth_dst(Mark.ANSWERS, _SAYS), here),
         Move("tun_ipv6_src", 0, "tun_ipv6_dst", 0, 128),
         SetField("tun_ipv6_src", str(br_address)),
-        Load("eth_dst", 39, refused, Mark.BR_TAG_BIT),
+        Load("eth_dst", _REFUSED_BITS, refused, Mark.BR_TAG_BIT),
         Output(IN_PORT),
         note="back to the shim, which makes the ICMPv6 error of it",
     )

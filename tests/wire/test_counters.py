@@ -233,6 +233,7 @@ def test_icmp_errors_that_the_rate_limit_withholds() -> None:
         assert 1 <= len(told) <= 5 + 5 * (1 + time.monotonic() - started)
         body = counters(rig)
         assert body["traffic-stat"]["out-icmpv6-error-bytes"] == sum(len(a) - 14 for a in answers)
+        assert body["icmp_errors_withheld"]["icmpv6"] == 40 - len(answers)
     finally:
         rig.stop()
 
