@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from openflow_rules import encode
 from openflow_rules.tables import Punt
 
 ERROR, MULTIPART_REPLY, BARRIER_REPLY = 1, 19, 21
+
+
+T = TypeVar("T")
 
 
 class Connection:
@@ -48,12 +52,16 @@ class Connection:
         assert errors == []
 
     def flows(self) -> list[encode.FlowStats]:
-        self._socket.sendall(encode.flow_stats_request(0xD0))
-        entries: list[encode.FlowStats] = []
+        return self.ask(encode.flow_stats_request, encode.flow_stats_entries)
+
+    def ask(self, request: Callable[[int], bytes], read: Callable[[bytes], Iterable[T]]) -> list[T]:
+        """Everything that ``read`` finds in the answer to a multipart request."""
+        self._socket.sendall(request(0xD0))
+        entries: list[T] = []
         while True:
             message = self._message()
             if message[1] == MULTIPART_REPLY:
-                entries += encode.flow_stats_entries(message)
+                entries += read(message)
                 if not message[11] & 1:
                     return entries
 
