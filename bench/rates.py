@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from bench.rig import Rig
 from bench.traffic import flood
-from tests.support.ovs import run
+from tests.support.ovs import run, wait_for
 
 SECONDS = 1.5
 WARM_UP = 0.5
@@ -50,10 +50,12 @@ def rate(
 ) -> Rate:  # fmt: skip
     """What arrives while ``frames`` come in turn, as fast as it goes if ``per_second`` is 0.
     ``watch`` is called when it has been measured, with the packets still coming."""
+    sent_before = sent(rig, way.into)
     process = flood(
         rig.outside, way.into, frames, warm_up + seconds + 2, per_second, prefix=generator
     )
     try:
+        wait_for("the generator sends", lambda: sent(rig, way.into) > sent_before)
         time.sleep(warm_up)
         before, started = arrived(rig, way.out), processor_seconds(rig)
         began = time.monotonic()
