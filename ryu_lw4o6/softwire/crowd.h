@@ -3,8 +3,8 @@
  * What a crowd of lwB4s costs Open vSwitch is the first packet of each. As many as it has time for
  * get in; those that it knows already, and has not refused, do not compete with them.
  */
-/* 8.4 ms: no part of a second, or who sends by the clock would always be late. */
-#define WINDOW_BITS 23
+/* 34 ms, no part of a second: who sends by the clock would always be late. */
+#define WINDOW_BITS 25
 
 /*
  * lwB4s that have been heard of. Who has a binding is the rules' to say: here is only whom they have

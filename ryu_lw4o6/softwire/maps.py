@@ -47,7 +47,7 @@ LEAST_CROWD = 10_000
 """How many first packets of lwB4s get in per second, however small ``unknown_rate`` is: those with
 bindings are among them."""
 
-_CROWD_SECONDS = (1 << 23) / 1e9  # WINDOW_BITS of crowd.h
+_CROWD_SECONDS = (1 << 25) / 1e9  # WINDOW_BITS of crowd.h
 
 _NOTES = slice(8, 24)
 """Where the notes are in ``struct settings``."""
