@@ -33,7 +33,7 @@ LOG = logging.getLogger(__name__)
 HOLD_SECONDS = 3  # the least that RFC 4271 section 4.2 allows
 HELLO_SECONDS = 3.0
 """How long one that runs already, or has just been started, may take to call."""
-_RESTART_SECONDS = 1.0
+_RETRY_SECONDS = 10.0
 
 
 class SpeakerError(Exception):
@@ -95,13 +95,14 @@ class ExaBgp:
                     self._start()
                 except (OSError, SpeakerError) as error:
                     LOG.error("%s: cannot start ExaBGP: %s", self._name, error)
-                    hub.sleep(10 * _RESTART_SECONDS)
+                    hub.sleep(_RETRY_SECONDS)
                     continue
                 if not self._wait_for_call():
                     LOG.error("%s: ExaBGP does not answer; see %s", self._name, self._path("log"))
                     continue
             while self._connection is not None:
-                hub.sleep(_RESTART_SECONDS / 4)
+                hub.sleep(pipe.REPEAT)
+                self._send()
             if self._process is not None:
                 self._process.poll()
             LOG.error("%s: ExaBGP has gone; it is started again", self._name)

@@ -4,8 +4,9 @@
 
 The controller listens on an abstract Unix socket and sends lines of JSON, each the whole list of
 routes to be announced. What differs from the list before is told to ExaBGP on standard output.
-When the connection ends, which it does the moment the controller dies, everything is withdrawn,
-or kept, and the controller waited for. Plain Python with nothing else: it must not fail.
+When the connection ends, which it does the moment the controller dies, or when the controller no
+longer repeats the list, everything is withdrawn, or kept, and the controller waited for. Plain Python with
+nothing else: it must not fail.
 """
 
 import json
@@ -16,6 +17,10 @@ import sys
 import time
 
 RETRY = 0.1
+REPEAT = 1.0
+"""The controller says again what it wants after so many seconds."""
+SILENT = 5.0
+"""One that has said nothing for so long stands still, though its connection is there."""
 GIVE_UP = 300
 """Seconds without a controller, and without routes, after which ExaBGP is told to end."""
 
@@ -81,10 +86,14 @@ def serve(
 ) -> list[str]:
     """Do as the controller says until it is gone; what is announced then."""
     pending = b""
+    silent_at = None  # it may take its time until it knows what it wants
     try:
         connection.sendall(json.dumps(hello).encode() + b"\n" + b"".join(sessions.last.values()))
         while True:
-            readable = select.select([connection.fileno(), 0], [], [])[0]
+            patience = None if silent_at is None else max(0.0, silent_at - time.monotonic())
+            readable = select.select([connection.fileno(), 0], [], [], patience)[0]
+            if not readable:
+                return announced
             if 0 in readable:
                 lines = sessions.read()
                 if lines is None:
@@ -96,6 +105,7 @@ def serve(
                     return announced
                 *wishes, pending = (pending + received).split(b"\n")
                 if wishes:
+                    silent_at = time.monotonic() + SILENT
                     announced = tell(announced, json.loads(wishes[-1]))
     except (OSError, ValueError):
         return announced

@@ -127,6 +127,16 @@ def test_the_controller_dies_and_comes_back(network: Network) -> None:
     assert Path(f"/proc/{pid}").exists()
 
 
+def test_the_controller_stands_still(network: Network) -> None:
+    controller = network.rig.controller
+    os.kill(controller.pid, signal.SIGSTOP)
+    try:
+        network.seconds_until("withdrawn")
+    finally:
+        os.kill(controller.pid, signal.SIGCONT)
+    wait_for("it is announced again", network.announced, 30)
+
+
 def test_exabgp_dies(network: Network) -> None:
     before = network.exabgp()
     os.kill(before, signal.SIGKILL)
