@@ -1,8 +1,9 @@
 """DHCPv4 over DHCPv6 for many lwB4s at once, by the lwAFTR's relay and without it.
 
-An lwB4 that provisions again asks whether its lease still holds (INIT-REBOOT); one without a lease
-discovers and requests. The messages are those of the lab's lwB4, which also judges the answers;
-``ask.c`` carries them, because 5,000 state machines in Python are slower than Kea.
+An lwB4 that provisions again asks whether its lease still holds (INIT-REBOOT), which is what is
+measured; one without a lease discovers and requests. The messages are those of the lab's lwB4,
+which also judges the answers; ``ask.c`` carries them, because 5,000 state machines in Python are
+slower than Kea.
 
 Both ways lead to the same Kea, on the same machine, in turns. How many questions may be under way
 is not what is compared: Kea drops when they are too many for it, and waits when they are too few.

@@ -56,7 +56,7 @@ class Leases:
         if prefix is None or not 0 <= key.psid < prefix.params.psid_count:
             return None
         first = _first(prefix.network)
-        index = int(key.ipv4) - first << prefix.params.psid_length | key.psid
+        index = (int(key.ipv4) - first) << prefix.params.psid_length | key.psid
         return IPv4Address(self._first[first] + index)
 
     def from_server(self, leased: IPv4Address) -> tuple[BindingKey, Prefix] | None:

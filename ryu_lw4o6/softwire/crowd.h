@@ -71,7 +71,7 @@ static __always_inline int gets_in(const struct in6_addr *address, const struct 
 		return 1;
 	/* Those who have been told before leave room for those who have not. */
 	if (known)
-		most = told_lately(known, own) ? most / 8 : most - most / 16;
+		most = told_lately(known, own) ? most / 2 : most - most / 16;
 	if (!in_time(most))
 		return 0;
 	if (!known)

@@ -186,7 +186,7 @@ def test_a_next_hop_falls_silent_and_answers_again(
         f"the next hop {address.split('/')[0]} does not answer any more"
     )
     run("ip", *router, "add", address, "dev", f"wire{side}", "nodad")
-    wait_for("it is announced again", network.announced, 20)
+    wait_for("it is announced again", network.announced, 60)
 
 
 def test_a_port_is_taken_away(network: Network) -> None:
