@@ -5,8 +5,8 @@
 The controller listens on an abstract Unix socket and sends lines of JSON, each the whole list of
 routes to be announced. What differs from the list before is told to ExaBGP on standard output.
 When the connection ends, which it does the moment the controller dies, or when the controller no
-longer repeats the list, everything is withdrawn, or kept, and the controller waited for. Plain Python with
-nothing else: it must not fail.
+longer repeats the list, everything is withdrawn, or kept, and the controller waited for. Plain
+Python with nothing else: it must not fail.
 """
 
 import json
