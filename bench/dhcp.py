@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.fleet import address, duplicates
-from bench.rig import AFTR, MTU, Rig, lwaftr
+from bench.rig import AFTR, INSTANCE, Rig, lwaftr
 from bench.traffic import program
 from ryu_lw4o6.core import dhcpv6
 from ryu_lw4o6.core.config import load
@@ -48,13 +48,7 @@ CONFIG = f"""\
 store: sqlite:///{{directory}}/bindings.sqlite
 prefixes:
   - {{{{prefix: 198.18.0.0/24, psid_offset: 6, psid_length: 6, leased_as: 10.64.0.0/18}}}}
-instances:
-  - name: lwaftr1
-    datapath_id: 1
-    bridge: br0
-    aftr_addresses: ["{AFTR}"]
-    ipv6: {{{{port: eth6, address: "2001:db8:1::1/64", next_hop: "2001:db8:1::fe", mtu: {MTU}}}}}
-    ipv4: {{{{port: eth4, address: 198.51.100.1/24, next_hop: 198.51.100.254}}}}
+{INSTANCE}\
     dhcp: {{{{server: "{KEA}"}}}}
 """
 

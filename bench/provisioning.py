@@ -19,7 +19,7 @@ from itertools import pairwise
 
 from bench import dhcp
 from bench.fleet import Fleet, Softwires, duplicates, percentile
-from bench.rig import AFTR, MTU, Result, Rig, Row, lwaftr
+from bench.rig import INSTANCE, Result, Rig, Row, lwaftr
 from ryu_lw4o6.core.settings import Failover
 from topo.compare.traffic import Traffic
 from topo.failover import faults
@@ -43,20 +43,11 @@ PCP_PER_SECOND = 2_000
 DHCP_SHARE = 0.8
 """Of the rate without the lwAFTR in the path."""
 
-_INSTANCES = f"""\
-instances:
-  - name: lwaftr1
-    datapath_id: 1
-    bridge: br0
-    aftr_addresses: ["{AFTR}"]
-    ipv6: {{{{port: eth6, address: "2001:db8:1::1/64", next_hop: "2001:db8:1::fe", mtu: {MTU}}}}}
-    ipv4: {{{{port: eth4, address: 198.51.100.1/24, next_hop: 198.51.100.254}}}}
-"""
 PCP_CONFIG = f"""\
 store: sqlite:///{{directory}}/bindings.sqlite
 prefixes:
   - {{{{prefix: 198.18.0.0/24, psid_offset: 0, psid_length: 6}}}}
-{_INSTANCES}\
+{INSTANCE}\
     pcp: {{{{}}}}
 """
 

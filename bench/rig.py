@@ -44,11 +44,7 @@ MTU = 1540
 NIC6, WIRE6 = "02:00:00:00:06:01", "02:00:00:00:06:fe"
 NIC4, WIRE4 = "02:00:00:00:04:01", "02:00:00:00:04:fe"
 
-CONFIG = f"""\
-store: sqlite:///{{directory}}/bindings.sqlite
-prefixes:
-  - {{{{prefix: 198.18.0.0/15, psid_offset: {PARAMS.psid_offset},
-      psid_length: {PARAMS.psid_length}}}}}
+INSTANCE = f"""\
 instances:
   - name: lwaftr1
     datapath_id: 1
@@ -56,6 +52,14 @@ instances:
     aftr_addresses: ["{AFTR}"]
     ipv6: {{{{port: eth6, address: "2001:db8:1::1/64", next_hop: "2001:db8:1::fe", mtu: {MTU}}}}}
     ipv4: {{{{port: eth4, address: 198.51.100.1/24, next_hop: 198.51.100.254}}}}
+"""
+"""The instance of every benchmark; what differs is added behind it."""
+CONFIG = f"""\
+store: sqlite:///{{directory}}/bindings.sqlite
+prefixes:
+  - {{{{prefix: 198.18.0.0/15, psid_offset: {PARAMS.psid_offset},
+      psid_length: {PARAMS.psid_length}}}}}
+{INSTANCE}\
 """
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import eventlet.event
 import eventlet.timeout
@@ -22,6 +22,8 @@ from ryu_lw4o6 import channel
 from ryu_lw4o6.outbox import Outbox
 
 LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 REPLY_TIMEOUT = 30.0
 ALIVE_SECONDS = 3.0
@@ -161,11 +163,16 @@ class Dialogue:
 
     def flows_per_table(self) -> dict[int, int]:
         """How many flows each table has. Raises SessionError without an answer."""
-        found: dict[int, int] = {}
-        self.ask(
-            encode.table_stats_request,
-            lambda message: found.update(encode.table_stats_entries(message)), "table statistics",
-        )  # fmt: skip
+        return dict(
+            self.entries(encode.table_stats_request, encode.table_stats_entries, "table statistics")
+        )
+
+    def entries(
+        self, request: Callable[[int], bytes], parse: Callable[[bytes], Iterable[T]], what: str
+    ) -> list[T]:
+        """What ``parse`` finds in the answer to a request. Raises SessionError without one."""
+        found: list[T] = []
+        self.ask(request, lambda message: found.extend(parse(message)), what)
         return found
 
     def ask(

@@ -17,6 +17,7 @@ _PER_SECOND = {
 _ASKED_IPV4_PER_SECOND = 2_000
 """Packets from the Internet that the supporting system is asked about. After a failover every
 subscriber is unknown, and must not wait behind the Internet's port scans."""
+_QUESTION = "the question about meters"
 
 
 def rates(instance: Instance) -> dict[Punt, int]:
@@ -31,12 +32,7 @@ def rates(instance: Instance) -> dict[Punt, int]:
 def corrections(dialogue: Dialogue, instance: Instance) -> list[bytes]:
     """Messages for the meters that are not as they should be: the others go on counting. Raises
     SessionError."""
-    found: dict[int, int | None] = {}
-    dialogue.ask(
-        encode.meter_rates_request,
-        lambda message: found.update(encode.meter_rates(message)),
-        "the question about meters",
-    )
+    found = dict(dialogue.entries(encode.meter_rates_request, encode.meter_rates, _QUESTION))
     return [
         encode.set_meter(punt, rate, exists=punt in found)
         for punt, rate in rates(instance).items()
@@ -46,10 +42,4 @@ def corrections(dialogue: Dialogue, instance: Instance) -> list[bytes]:
 
 def read(dialogue: Dialogue) -> dict[int, encode.MeterStats]:
     """What each has counted, by its number. Raises SessionError."""
-    found: dict[int, encode.MeterStats] = {}
-    dialogue.ask(
-        encode.meter_stats_request,
-        lambda message: found.update(encode.meter_stats(message)),
-        "the question about meters",
-    )
-    return found
+    return dict(dialogue.entries(encode.meter_stats_request, encode.meter_stats, _QUESTION))

@@ -26,6 +26,7 @@ from openflow_rules.flow import (
 )
 
 HEADER = struct.Struct("!BBHI")
+_MULTIPART = struct.Struct("!HH4x")  # type, flags
 XID = struct.Struct("!I")
 _FLOW_MOD = 14
 
@@ -245,6 +246,13 @@ def canonical(table: int, priority: int, cookie: int, match: bytes, instructions
         at = end
     fields.sort()
     return struct.pack("!BHQ", table, priority, cookie) + b"".join(fields) + instructions
+
+
+def multipart_request(kind: int, xid: int, body: bytes = b"") -> bytes:
+    """An OFPT_MULTIPART_REQUEST of this type (OpenFlow 1.3 section 7.3.5)."""
+    length = HEADER.size + _MULTIPART.size + len(body)
+    header = HEADER.pack(ofp.OFP_VERSION, ofp.OFPT_MULTIPART_REQUEST, length, xid)
+    return header + _MULTIPART.pack(kind, 0) + body
 
 
 def table_of(canonical: bytes) -> int:

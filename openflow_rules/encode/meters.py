@@ -14,11 +14,12 @@ from ryu.ofproto import ofproto_v1_3 as ofp
 from ryu.ofproto import ofproto_v1_3_parser as parser
 from ryu.ofproto.ofproto_protocol import ProtocolDesc
 
-from openflow_rules.encode.flows import HEADER
+from openflow_rules.encode.flows import multipart_request
 from openflow_rules.tables import Punt
 
 _PROTOCOL = ProtocolDesc(ofp.OFP_VERSION)
 _FLAGS = ofp.OFPMF_PKTPS | ofp.OFPMF_BURST | ofp.OFPMF_STATS
+_ALL = struct.pack("!I4x", ofp.OFPM_ALL)
 _HEADER = 16  # of a multipart reply
 _CONFIG = struct.Struct("!HHI")  # length, flags, meter
 _BAND = struct.Struct("!HHII4x")  # type, length, rate, burst
@@ -52,17 +53,12 @@ def set_meter(punt: Punt, rate: int, *, exists: bool) -> bytes:
 
 def meter_rates_request(xid: int) -> bytes:
     """Ask for the rates of all meters."""
-    return _request(ofp.OFPMP_METER_CONFIG, xid)
+    return multipart_request(ofp.OFPMP_METER_CONFIG, xid, _ALL)
 
 
 def meter_stats_request(xid: int) -> bytes:
     """Ask for the counters of all meters."""
-    return _request(ofp.OFPMP_METER, xid)
-
-
-def _request(kind: int, xid: int) -> bytes:
-    body = struct.pack("!HH4xI4x", kind, 0, ofp.OFPM_ALL)
-    return HEADER.pack(ofp.OFP_VERSION, ofp.OFPT_MULTIPART_REQUEST, 8 + len(body), xid) + body
+    return multipart_request(ofp.OFPMP_METER, xid, _ALL)
 
 
 def meter_rates(message: bytes) -> Iterator[tuple[int, int | None]]:

@@ -9,7 +9,13 @@ from ryu.ofproto import ofproto_v1_3 as ofp
 
 from openflow_rules.compiler.forward import to_next_hop
 from openflow_rules.compiler.parts import Ports
-from openflow_rules.encode.flows import ANY, HEADER, canonical, canonical_flow, flow_mod
+from openflow_rules.encode.flows import (
+    ANY,
+    canonical,
+    canonical_flow,
+    flow_mod,
+    multipart_request,
+)
 from ryu_lw4o6.core.settings import Instance
 
 _STATS_FIXED = struct.Struct("!HBxIIHHHH4xQQQ")
@@ -84,20 +90,8 @@ def flow_stats_request(
     xid: int, *, table: int = ofp.OFPTT_ALL, cookie: int = 0, cookie_mask: int = 0
 ) -> bytes:
     """Ask for the flows of a table (all by default) with these cookie bits."""
-    body = (
-        struct.pack(
-            "!HH4xB3xII4xQQ",
-            ofp.OFPMP_FLOW,
-            0,
-            table,
-            ofp.OFPP_ANY,
-            ofp.OFPG_ANY,
-            cookie,
-            cookie_mask,
-        )
-        + ANY
-    )
-    return HEADER.pack(ofp.OFP_VERSION, ofp.OFPT_MULTIPART_REQUEST, 8 + len(body), xid) + body
+    body = struct.pack("!B3xII4xQQ", table, ofp.OFPP_ANY, ofp.OFPG_ANY, cookie, cookie_mask)
+    return multipart_request(ofp.OFPMP_FLOW, xid, body + ANY)
 
 
 _TABLE_STATS = struct.Struct("!B3xI16x")
@@ -105,8 +99,7 @@ _TABLE_STATS = struct.Struct("!B3xI16x")
 
 def table_stats_request(xid: int) -> bytes:
     """Ask how many flows each table has."""
-    header = HEADER.pack(ofp.OFP_VERSION, ofp.OFPT_MULTIPART_REQUEST, 16, xid)
-    return header + struct.pack("!HH4x", ofp.OFPMP_TABLE, 0)
+    return multipart_request(ofp.OFPMP_TABLE, xid)
 
 
 def table_stats_entries(message: bytes) -> Iterator[tuple[int, int]]:
