@@ -96,12 +96,15 @@ class Programming:
         """These bindings have changed in the table."""
         for key in keys:
             self._dirty[key] = None
-            self._failed.pop(key, None)
-            self._refused.pop(key, None)
+            # Mostly there are none, and hashing a key costs more than to see that.
+            if self._failed:
+                self._failed.pop(key, None)
+            if self._refused:
+                self._refused.pop(key, None)
 
     def failure(self, key: BindingKey) -> str | None:
         """What the switch said when it refused the binding with this key."""
-        return self._failed.get(key)
+        return self._failed.get(key) if self._failed else None
 
     @property
     def bindings(self) -> int:
@@ -132,11 +135,12 @@ class Programming:
 
     def underway(self, key: BindingKey) -> bool:
         """Whether the binding with this key is to be sent, or to be confirmed."""
-        return (
-            key in self._dirty
-            or key in self._refused
-            or any(key in bundle.keys or key in bundle.refused for bundle in self._in_flight)
-        )
+        if (self._dirty and key in self._dirty) or (self._refused and key in self._refused):
+            return True
+        for bundle in self._in_flight:
+            if key in bundle.keys or (bundle.refused and key in bundle.refused):
+                return True
+        return False
 
     def apply(self, ports: Ports, go_on: Callable[[], bool]) -> None:
         """Bring the pipeline and all bindings in line, for as long as ``go_on`` says so. Raises

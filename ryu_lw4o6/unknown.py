@@ -35,6 +35,9 @@ HELD_PACKETS = 64
 HELD_BYTES = 64 << 20
 """The most bytes held in all."""
 QUESTIONS_PER_LWB4 = 8
+BEHIND_SECONDS = 1.5
+"""Nobody new is taken up while somebody who was accepted waits for flows for longer: who comes
+then would wait in vain. Their next packet finds the switch less busy."""
 APPLY_SECONDS = 5.0
 """How long a switch may take for the flows of a binding that was accepted."""
 _LATENCIES = 1000
@@ -79,6 +82,7 @@ class UnknownTraffic:
         self._waiting: dict[Question, _Waiting] = {}
         self._by_lwb4: Counter[IPv6Address] = Counter()
         self._held_bytes = 0
+        self._behind = False
         self._no = Recent(QUIET_SECONDS, _REMEMBERED)
         self._quieted = Recent(QUIET_SECONDS, _REMEMBERED)
         self._rewritten = Recent(QUIET_SECONDS, _REMEMBERED)
@@ -108,6 +112,8 @@ class UnknownTraffic:
         waiting = self._waiting.get(question)
         if waiting is not None:
             self._hold(question, waiting, frame, now)
+        elif self._behind:
+            self.packets["dropped_overload"] += 1
         elif self._no.has(question, now):
             self.packets["dropped_refused"] += 1
         else:
@@ -194,8 +200,9 @@ class UnknownTraffic:
         self._latencies.setdefault(outcome, deque(maxlen=_LATENCIES)).append(now - waiting.since)
         if outcome is Outcome.ACCEPTED:
             waiting.accepted_at = now
+            if not self._accepted:
+                self._wake.set()
             self._accepted[question] = None
-            self._wake.set()
             return
         self._refusals.append({
             "instance": self.instance.name, "binding": question.key, "lwb4": question.lwb4,
@@ -236,6 +243,7 @@ class UnknownTraffic:
     def _send_on(self, now: float) -> None:
         session = self._session
         left = 0
+        self._behind = False
         for question in list(self._accepted):
             if left >= _ENOUGH_LEFT:
                 return  # those that came later are not there yet, either
@@ -251,6 +259,7 @@ class UnknownTraffic:
                 self._drop(question, "dropped_switch")
             else:
                 left += 1
+                self._behind |= now - accepted_at > BEHIND_SECONDS
 
     def _drop(self, question: Question, reason: str) -> None:
         del self._accepted[question]

@@ -93,8 +93,9 @@ class Validator:
             answered(question, Outcome.OVERLOADED)
         else:
             self._asked[question.key] = [asker]
+            if not self._queue:
+                self._wake.set()
             self._queue[question.key] = time.monotonic()
-            self._wake.set()
 
     def recheck(self, keys: Iterable[BindingKey]) -> None:
         """Ask again about bindings that were made of an answer, and follow the new one."""

@@ -52,8 +52,11 @@ class Store:
             ) from error
         self._sender = uuid.uuid4().hex
         sa.event.listen(self._engine, "connect", _durable if self._sqlite else self._sign)
+        # A query is one round trip so, not one more for each end of a transaction.
+        self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._quick_engine = self._engine
         if self._sqlite:
+            self._reader = self._engine
             self._quick_engine = self._create_engine()
             sa.event.listen(self._quick_engine, "connect", _quick)
         self._put = self.upsert(BINDINGS)
@@ -170,7 +173,7 @@ class Store:
             connection.execute(self.delete(BINDINGS, *keys), rows(map(row, bindings)))
 
     def _read(self, query: Any, values: dict[str, str] | None = None) -> Loaded:
-        with self._guard(), self._engine.connect() as connection:
+        with self._guard(), self._reader.connect() as connection:
             return loaded(connection.execute(query, values).all())
 
     def expire(self, now: float) -> None:

@@ -24,6 +24,7 @@ from ryu_lw4o6.core.settings import (
     DEFAULT_BRIDGE,
     DEFAULT_MTU,
     DEFAULT_SOFTWIRE_PORT,
+    DEFAULT_ASKED_RATE,
     DEFAULT_UNKNOWN_RATE,
     Announce,
     Datapath,
@@ -159,6 +160,8 @@ def _read_instance(
     pcp = read_pcp(found.get("pcp"), served, complete=prefixes.complete)
     dhcp = read_dhcp(found.get("dhcp"), ipv6, aftr)
     report_given_twice(found.get("pcp"), dhcp, pcp)
+    failover = value_of(found, "failover", values.failover, Failover.ICMPV6)
+    validates = isinstance(failover, Failover) and failover.validates
     return {
         "name": value_of(found, "name", values.name),
         "datapath_id": value_of(found, "datapath_id", values.datapath_id),
@@ -170,9 +173,12 @@ def _read_instance(
         "softwire_port": _read_port(entry, found, "softwire_port", DEFAULT_SOFTWIRE_PORT, ports),
         "datapath": value_of(found, "datapath", values.datapath, Datapath.USERSPACE),
         "hairpinning": value_of(found, "hairpinning", values.boolean, True),
-        "failover": value_of(found, "failover", values.failover, Failover.ICMPV6),
+        "failover": failover,
         "unknown_rate": value_of(
-            found, "unknown_rate", values.integer(1, _MAX_RATE), DEFAULT_UNKNOWN_RATE
+            found,
+            "unknown_rate",
+            values.integer(1, _MAX_RATE),
+            DEFAULT_ASKED_RATE if validates else DEFAULT_UNKNOWN_RATE,
         ),
         "icmp": _read_icmp(found.get("icmp")),
         "announce": _read_announce(found.get("announce"), ipv4),
