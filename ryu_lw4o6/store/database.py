@@ -53,7 +53,7 @@ class Store:
         self._sender = uuid.uuid4().hex
         sa.event.listen(self._engine, "connect", _durable if self._sqlite else self._sign)
         # A query is one round trip so, not one more for each end of a transaction.
-        self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._reader: sa.Engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._quick_engine = self._engine
         if self._sqlite:
             self._reader = self._engine
