@@ -21,10 +21,10 @@ from ryu_lw4o6.core.config.pcp import read_pcp
 from ryu_lw4o6.core.config.problems import Bad
 from ryu_lw4o6.core.portset import PortParams
 from ryu_lw4o6.core.settings import (
+    DEFAULT_ASKED_RATE,
     DEFAULT_BRIDGE,
     DEFAULT_MTU,
     DEFAULT_SOFTWIRE_PORT,
-    DEFAULT_ASKED_RATE,
     DEFAULT_UNKNOWN_RATE,
     Announce,
     Datapath,
