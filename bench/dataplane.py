@@ -22,7 +22,7 @@ from bench.rig import (
     lwaftr,
     upstream,
 )
-from ryu_lw4o6 import receive_buffers
+from ryu_lw4o6 import vswitchd
 from ryu_lw4o6.core.binding import Binding
 from tests.support.netns import inside
 
@@ -90,7 +90,7 @@ def _add_plain_bridge(rig: Rig) -> None:
     ovs("ovs-ofctl", "add-flow", "plain", "in_port=near1,actions=output:near2")
     ovs("ovs-ofctl", "add-flow", "plain", "in_port=near2,actions=output:near1")
     with inside(ovs.name):
-        receive_buffers.enlarge(["near1", "near2"])
+        vswitchd.prepare(["near1", "near2"])
     discard(rig.outside, "far1", "far2")
 
 

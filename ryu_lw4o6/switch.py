@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ryu_lw4o6 import receive_buffers
+from ryu_lw4o6 import vswitchd
 from ryu_lw4o6.core.errors import AdvisedError
 from ryu_lw4o6.core.settings import Datapath, Instance
 from ryu_lw4o6.softwire import shim
@@ -137,7 +137,7 @@ def up(instance: Instance, controller: str = DEFAULT_CONTROLLER) -> None:
     shim.attach(instance)
     _run(build_bridge(instance, hwaddr))
     with contextlib.suppress(OSError):  # a container may not let us; status shows what there is
-        receive_buffers.enlarge(_packet_ports(instance))
+        vswitchd.prepare(_packet_ports(instance))
     _run(address_local(instance))
     # Setting the same controller again would drop the connection.
     if _output("ovs-vsctl", "get-controller", instance.bridge) != controller:
@@ -168,7 +168,7 @@ def status(instance: Instance) -> list[tuple[str, str]]:
     ports = _output("ovs-vsctl", "list-ports", bridge).split()
     buffers: dict[str, int] = {}
     with contextlib.suppress(OSError):
-        buffers = receive_buffers.sizes(_packet_ports(instance))
+        buffers = vswitchd.sizes(_packet_ports(instance))
     for port in (*_nics(instance), instance.softwire_port):
         error = ""
         if port in ports:
