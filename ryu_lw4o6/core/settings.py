@@ -21,7 +21,7 @@ DEFAULT_PCP_SERVER = IPv4Address("192.0.0.1")
 KEA = "kea:"
 """What the source of a supporting system begins with if it is Kea."""
 DEFAULT_UNKNOWN_RATE = 45_000
-DEFAULT_ASKED_RATE = 10_000
+DEFAULT_ASKED_RATE = 8_000
 """Where the supporting system is asked: each packet costs the switch and the controller a hundred
 times what an answer by the shim does."""
 IPV6_HEADER = 40

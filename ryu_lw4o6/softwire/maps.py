@@ -43,7 +43,7 @@ COUNTERS = (
 )
 """In the order of ``enum counter`` in shim.h."""
 
-LEAST_CROWD = 10_000
+LEAST_CROWD = 5_000
 """How many first packets of lwB4s get in per second, however small ``unknown_rate`` is: those with
 bindings are among them."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
+from ryu_lw4o6.vswitchd import revalidators
 from tests.lab.commands import NAME, lab, left
 from topo.build import Builder
 from topo.nodes import wait_for
@@ -39,6 +41,11 @@ def test_from_up_to_down(built: Builder) -> None:
     switch = built.run("lwaftr1", "lw4o6", "switch", "status", str(built.lwaftr.config))
     assert "port eth6        up, receive buffer 16384 KiB" in switch.stdout
     assert "softwire shim    attached" in switch.stdout
+    waiting = [
+        os.getpriority(os.PRIO_PROCESS, t)
+        for t in revalidators(built.lwaftr.pid("ovs-vswitchd") or 0)
+    ]
+    assert set(waiting) == {10}
     assert lab("down").stdout == f"lab {NAME} is down\n"
     assert left() == []
     assert lab("down").stdout == f"lab {NAME} is not there\n"

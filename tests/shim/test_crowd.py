@@ -32,7 +32,7 @@ from tests.support.bpf import XDP_DROP, XDP_PASS, Program
 __all__ = ["ends", "place"]
 
 CROWD = 4000
-"""So many first packets take some tens of milliseconds here; 335 get in every 34 ms."""
+"""So many first packets take some tens of milliseconds here; 167 get in every 34 ms."""
 
 
 def frame(lwb4: str) -> bytes:
@@ -59,13 +59,13 @@ def in_a_crowd(incoming: Program, also: bytes) -> list[int]:
         others.append(incoming.run(other)[0])
         if number % 10 == 9:
             found.append(incoming.run(also)[0])
-    assert others.count(XDP_PASS) >= 335
+    assert others.count(XDP_PASS) + found.count(XDP_PASS) >= 167
     assert others.count(XDP_DROP) == counters()["refused_crowd"] - found.count(XDP_DROP) > 0
     return found
 
 
 def test_those_who_are_known_get_in(incoming: Program) -> None:
-    assert LEAST_CROWD == 10_000
+    assert LEAST_CROWD == 5_000
     assert incoming.run(frame(LWB4))[0] == XDP_PASS
     assert set(in_a_crowd(incoming, frame(LWB4))) == {XDP_PASS}
 
