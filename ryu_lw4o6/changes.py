@@ -11,6 +11,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 import eventlet.semaphore
@@ -28,6 +29,7 @@ LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FOLLOW_SECONDS = 1.0
+KEPT_AT_ONCE = 1000
 SUPPORTING_SYSTEM = "supporting system"
 
 
@@ -60,6 +62,8 @@ class Changes:
         # Changes are checked against the table, stored, then put into the table; the store may
         # make a greenlet wait, so they go one at a time.
         self._changing = eventlet.semaphore.Semaphore()
+        self._to_keep: dict[BindingKey, Binding] = {}  # adopted, and not stored yet
+        self._wake_keeper = hub.Event()
 
     def load(self) -> None:
         """Start with what the store has, beside what the table has already. Raises StoreError."""
@@ -144,11 +148,10 @@ class Changes:
         reason: str,
         *,
         keep: bool = True,
-        on_disk: bool = True,
     ) -> None:
         """Put bindings into the place of whatever has their keys, and remove others: ``choose``
         says which, given the table as it is while nobody else changes it. On return the store has
-        committed, unless it is not to ``keep`` them; ``on_disk`` is the store's.
+        committed, unless it is not to ``keep`` them.
 
         Raises UnknownPrefix and ValueError as BindingTable does, StoreUnavailable; then nothing
         was changed.
@@ -159,7 +162,7 @@ class Changes:
                 self._table.check(binding)
             gone = [key for key in remove if key in self._table]
             if keep:
-                self._save(list(put), gone, on_disk=on_disk)
+                self._save(list(put), gone)
             new = [b for b in put if not _same_flows(self._table.get(b.key), b)]
             for key in gone:
                 self._table.remove(key)
@@ -180,11 +183,43 @@ class Changes:
             return [new for new, old in existing if new != old and not _is_static(old)], ()
 
         try:
-            # What the supporting system has said it will say again: no need for the packets that
-            # wait to wait for the disk as well.
-            self.alter(choose, SUPPORTING_SYSTEM, keep=not self._own_answers, on_disk=False)
-        except (StoreUnavailable, ValueError) as error:
+            self.alter(choose, SUPPORTING_SYSTEM, keep=False)
+        except ValueError as error:
             raise CannotAdopt(str(error)) from error
+        if not self._own_answers:
+            # What the supporting system has said it will say again: packets need not wait until
+            # the store has it.
+            self._to_keep.update((binding.key, binding) for binding in bindings)
+            self._wake_keeper.set()
+
+    def keep(self) -> None:
+        """Store what was adopted. For ever."""
+        down = False
+        while True:
+            self._wake_keeper.wait()
+            self._wake_keeper.clear()
+            while self._to_keep:
+                try:
+                    with self._changing:
+                        self._keep_some()
+                except StoreUnavailable as error:
+                    if not down:
+                        LOG.error("validated bindings wait until the store is back: %s", error)
+                    down = True
+                    hub.sleep(FOLLOW_SECONDS)
+                    continue
+                if down:
+                    LOG.info("the store is back, and has the validated bindings")
+                down = False
+
+    def _keep_some(self) -> None:
+        """Store the first of them, but for what has changed since. Changes must be locked."""
+        some = dict(islice(self._to_keep.items(), KEPT_AT_ONCE))
+        current = [b for key, b in some.items() if self._table.get(key) is b]
+        in_store(functools.partial(self._store.save, on_disk=False), current, ())
+        for key, binding in some.items():
+            if self._to_keep[key] is binding:
+                del self._to_keep[key]
 
     def provision(
         self,
@@ -264,11 +299,8 @@ class Changes:
         put: Sequence[Binding],
         delete: Sequence[BindingKey],
         create: Sequence[Binding] = (),
-        *,
-        on_disk: bool = True,
     ) -> None:
-        save = functools.partial(self._store.save, on_disk=on_disk)
-        in_store(save, put, delete, create)
+        in_store(self._store.save, put, delete, create)
 
     # --- a store that other controllers write to as well ------------------------------------------
 
@@ -311,6 +343,8 @@ class Changes:
         for key in dict.fromkeys(keys):
             existing, binding = self._table.get(key), right.get(key)
             if existing == binding or (existing and existing.origin is Origin.STATIC):
+                continue
+            if key in self._to_keep:
                 continue
             if binding is None:
                 self._table.remove(key)

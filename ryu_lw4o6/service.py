@@ -105,7 +105,7 @@ class Service:
         if self.validator is not None:
             found.append(self.validator.run)
             if self.settings.supporting_system.source is not None:
-                found.append(self.validator.watch)
+                found += [self.validator.watch, self.changes.keep]
             found += [s.unknown.run for s in self.by_name.values() if s.unknown is not None]
         found += self.pcp.greenlets()
         for switch in self.by_name.values():

@@ -52,7 +52,7 @@ class _Asker(NamedTuple):
 
 
 class Validator:
-    """``adopt`` puts bindings into the table, the store and the switches, and raises
+    """``adopt`` puts bindings into the table and the switches, does not wait, and raises
     CannotAdopt; ``withdraw`` takes them out again."""
 
     def __init__(
@@ -223,7 +223,7 @@ class Validator:
         try:
             self._adopt([self._as_ours(binding, now) for binding in bindings])
         except CannotAdopt as error:
-            LOG.error("bindings that the supporting system knows cannot be kept: %s", error)
+            LOG.error("bindings that the supporting system knows cannot be made: %s", error)
             return False
         return True
 
@@ -284,7 +284,7 @@ class Validator:
 
 
 class CannotAdopt(Exception):
-    """The store did not take the bindings; nothing was changed."""
+    """The bindings do not fit the configuration; nothing was changed."""
 
 
 def _answer_all(asked: Iterable[Iterable[_Asker]], outcome: Outcome) -> None:

@@ -52,13 +52,14 @@ class Store:
             ) from error
         self._sender = uuid.uuid4().hex
         sa.event.listen(self._engine, "connect", _durable if self._sqlite else self._sign)
-        # A query is one round trip so, not one more for each end of a transaction.
-        self._reader: sa.Engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._quick_engine = self._engine
+        self._reader = self._quick_engine = self._engine
         if self._sqlite:
-            self._reader = self._engine
             self._quick_engine = self._create_engine()
             sa.event.listen(self._quick_engine, "connect", _quick)
+        else:
+            # A query is one round trip: nothing asks before whether the server is there, or after
+            # it for the end of a transaction.
+            self._reader = self._create_engine(pool_pre_ping=False, isolation_level="AUTOCOMMIT")
         self._put = self.upsert(BINDINGS)
         with self.exclusive() as connection:
             schema.METADATA.create_all(connection)
@@ -94,12 +95,11 @@ class Store:
         with self.exclusive() as connection:
             tables.create_all(connection)
 
-    def _create_engine(self) -> sa.Engine:
-        return sa.create_engine(
-            self._url,
-            pool_pre_ping=not self._sqlite,
-            connect_args={"timeout": _BUSY_SECONDS} if self._sqlite else {},
-        )
+    def _create_engine(self, **options: Any) -> sa.Engine:
+        defaults: dict[str, Any] = {"pool_pre_ping": True}
+        if self._sqlite:
+            defaults = {"connect_args": {"timeout": _BUSY_SECONDS}}
+        return sa.create_engine(self._url, **defaults | options)
 
     def load(self) -> Loaded:
         """Every binding in the store."""
@@ -173,8 +173,17 @@ class Store:
             connection.execute(self.delete(BINDINGS, *keys), rows(map(row, bindings)))
 
     def _read(self, query: Any, values: dict[str, str] | None = None) -> Loaded:
-        with self._guard(), self._reader.connect() as connection:
-            return loaded(connection.execute(query, values).all())
+        def read() -> Loaded:
+            with self._reader.connect() as connection:
+                return loaded(connection.execute(query, values).all())
+
+        with self._guard():
+            try:
+                return read()
+            except exc.DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                return read()  # the server was restarted; this opens a new connection
 
     def expire(self, now: float) -> None:
         """Delete what has expired by ``now``, unless somebody has prolonged it."""
@@ -202,8 +211,8 @@ class Store:
         return Watch(self._engine, self._guard(), self._sender, sqlite=self._sqlite)
 
     def close(self) -> None:
-        self._engine.dispose()
-        self._quick_engine.dispose()
+        for engine in (self._engine, self._quick_engine, self._reader):
+            engine.dispose()
 
     def upsert(self, table: sa.Table, may_replace: Callable[[Any], Any] | None = None) -> Any:
         """A statement that adds ``rows`` to ``table``, or puts them into the place of those with

@@ -58,7 +58,7 @@ class Bench:
         self.adopted: list[list[Binding]] = []
         self.withdrawn: list[BindingKey] = []
         self.answers: list[tuple[Question, Outcome]] = []
-        self.store_is_down = False
+        self.does_not_fit = False
         self.validator = Validator(
             self.system, Settings("elsewhere", DEADLINE, warm=True), self.table, [INSTANCE],
             self.adopt, self.withdraw,
@@ -66,8 +66,8 @@ class Bench:
         self.greenlet = eventlet.spawn(self.validator.run)
 
     def adopt(self, bindings: Collection[Binding]) -> None:
-        if self.store_is_down:
-            raise CannotAdopt("the disk is full")
+        if self.does_not_fit:
+            raise CannotAdopt("its address is in none of the configured IPv4 prefixes")
         if bindings:
             self.adopted.append(list(bindings))
         for one in bindings:
@@ -233,9 +233,9 @@ def test_slow_is_answered_within_the_deadline_however_many_ask(bench: Bench) -> 
     assert bench.answers[-1] == (asked_by(ONE), Outcome.ACCEPTED)
 
 
-def test_what_cannot_be_stored_is_not_accepted(bench: Bench) -> None:
+def test_what_does_not_fit_is_not_accepted(bench: Bench) -> None:
     bench.knows(ONE)
-    bench.store_is_down = True
+    bench.does_not_fit = True
     bench.ask(asked_by(ONE), Question(ONE.key, TWO.lwb4, ANYCAST))
     bench.wait(lambda: len(bench.answers) == 2)
     assert [outcome for _, outcome in bench.answers] == [Outcome.UNAVAILABLE, Outcome.OTHER_LWB4]
