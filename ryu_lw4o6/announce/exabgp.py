@@ -6,6 +6,7 @@ controller finds it again: the sessions with the routers stay up. See ``pipe`` f
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -197,7 +198,12 @@ class ExaBgp:
         if self._connection is None or self._wanted is None:
             return
         try:
-            self._connection.sendall(json.dumps(list(self._wanted)).encode() + b"\n")
+            # Not eventlet's, which would wait until there is room.
+            self._connection.fd.send(json.dumps(list(self._wanted)).encode() + b"\n")
+        except BlockingIOError:
+            LOG.error("%s: ExaBGP does not listen; it is replaced", self._name)
+            with contextlib.suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)
         except OSError as error:
             LOG.debug("%s: ExaBGP: %s", self._name, error)
 
