@@ -195,6 +195,14 @@ def test_kea_arrives(path: Path, endpoint: str) -> None:
     assert load(path).supporting_system == SupportingSystem(f"kea:{endpoint}", refresh=5, warm=True)
 
 
+def test_one_s_own_store_is_no_other_supporting_system(path: Path) -> None:
+    """What is made of its answers must not be written over what it was asked."""
+    store = "postgresql+psycopg://lw4o6@/lw4o6"
+    text = f"store: {store}\nsupporting_system: {{store: '{store}', deadline: 2}}\n"
+    path.write_text(text + GOOD)
+    assert load(path).supporting_system == SupportingSystem(None, deadline=2)
+
+
 @pytest.mark.parametrize("text", ["31", "0x1f", "000000000000001f"])
 def test_datapath_ids_are_written_in_three_ways(path: Path, text: str) -> None:
     path.write_text(GOOD.replace("datapath_id: 1", f"datapath_id: {text}"))

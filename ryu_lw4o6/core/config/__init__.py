@@ -92,12 +92,13 @@ def _read(root: Entry, directory: Path) -> Settings | None:
         *(reader.inline(top["bindings"]) if "bindings" in top else ()),
         *(reader.csv(top["bindings_csv"], directory) if "bindings_csv" in top else ()),
     ]
+    store_url = value_of(top, "store", values.store_url, DEFAULT_STORE_URL)
     return Settings(
         tuple(instances.instances),
         tuple(prefixes.prefixes),
         tuple(bindings),
-        value_of(top, "store", values.store_url, DEFAULT_STORE_URL),
-        _read_supporting_system(top.get("supporting_system"), directory),
+        store_url,
+        _read_supporting_system(top.get("supporting_system"), directory, store_url),
         str(directory / value_of(top, "run_directory", values.text, DEFAULT_RUN_DIRECTORY)),
         _read_rest(top.get("rest"), directory),
     )
@@ -106,7 +107,9 @@ def _read(root: Entry, directory: Path) -> Settings | None:
 _SOURCES = ("store", "file", "kea")
 
 
-def _read_supporting_system(entry: Entry | None, directory: Path) -> SupportingSystem:
+def _read_supporting_system(
+    entry: Entry | None, directory: Path, own_store: str
+) -> SupportingSystem:
     default = SupportingSystem()
     known = (*_SOURCES, "deadline", "remember_no", "recheck", "refresh", "warm")
     found = entry.fields(known) if entry else None
@@ -116,6 +119,8 @@ def _read_supporting_system(entry: Entry | None, directory: Path) -> SupportingS
     if len(several) > 1:
         entry.problem(f"has both {' and '.join(several)}", "Keep the one that is to be asked")
     source = value_of(found, "store", values.store_url)
+    if source == own_store:
+        source = None
     if "file" in found:
         file = value_of(found, "file", values.bindings_file)
         source = str((directory / file).absolute()) if file else None
