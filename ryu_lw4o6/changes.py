@@ -10,7 +10,8 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, Binding
 from ryu_lw4o6.core.times import rfc3339
 from ryu_lw4o6.events import Events
 from ryu_lw4o6.store import AlreadyStored, Store, StoreError, StoreUnavailable
-from ryu_lw4o6.validation import CannotAdopt
+from ryu_lw4o6.threads import threading
 
 LOG = logging.getLogger(__name__)
 
@@ -30,7 +31,6 @@ T = TypeVar("T")
 
 FOLLOW_SECONDS = 1.0
 KEPT_AT_ONCE = 1000
-SUPPORTING_SYSTEM = "supporting system"
 
 
 class StaticBinding(ValueError):
@@ -39,6 +39,13 @@ class StaticBinding(ValueError):
     def __init__(self, key: BindingKey) -> None:
         super().__init__(f"{key} is a static binding of the configuration file")
         self.key = key
+
+
+@dataclass(eq=False, slots=True)
+class _Unsaved:
+    """What the supporting system has said of a key and is not stored yet: a binding, or none."""
+
+    binding: Binding | None
 
 
 class Changes:
@@ -60,9 +67,10 @@ class Changes:
         self._touch = touch
         self._own_answers = own_answers
         # Changes are checked against the table, stored, then put into the table; the store may
-        # make a greenlet wait, so they go one at a time.
+        # make a greenlet wait, so they go one at a time. Only the supporting system's do not wait
+        # for it, and may have come between.
         self._changing = eventlet.semaphore.Semaphore()
-        self._to_keep: dict[BindingKey, Binding] = {}  # adopted, and not stored yet
+        self._to_keep: dict[BindingKey, _Unsaved] = {}
         self._wake_keeper = hub.Event()
 
     def load(self) -> None:
@@ -146,12 +154,10 @@ class Changes:
         self,
         choose: Callable[[BindingTable], tuple[Collection[Binding], Collection[BindingKey]]],
         reason: str,
-        *,
-        keep: bool = True,
     ) -> None:
         """Put bindings into the place of whatever has their keys, and remove others: ``choose``
         says which, given the table as it is while nobody else changes it. On return the store has
-        committed, unless it is not to ``keep`` them.
+        committed.
 
         Raises UnknownPrefix and ValueError as BindingTable does, StoreUnavailable; then nothing
         was changed.
@@ -160,12 +166,10 @@ class Changes:
             put, remove = choose(self._table)
             for binding in put:
                 self._table.check(binding)
-            gone = [key for key in remove if key in self._table]
-            if keep:
-                self._save(list(put), gone)
+            found = {key: b for key in remove if (b := self._table.get(key)) is not None}
+            self._save(list(put), list(found))
             new = [b for b in put if not _same_flows(self._table.get(b.key), b)]
-            for key in gone:
-                self._table.remove(key)
+            gone = self._remove(found)
             for binding in put:
                 self._table.replace(binding)
         self._touch([*gone, *(binding.key for binding in new)])
@@ -174,26 +178,61 @@ class Changes:
                 self._events.add("binding-deleted", binding=key, reason=reason)
         self._created(new)
 
-    def adopt(self, bindings: Collection[Binding]) -> None:
-        """Follow the supporting system: put these bindings into the place of whatever has their
-        keys, static bindings excepted. Raises CannotAdopt, and then nothing was changed."""
+    def _remove(self, found: Mapping[BindingKey, Binding]) -> list[BindingKey]:
+        """Remove these bindings, but for those that the supporting system has replaced while the
+        store made us wait; the keys of those removed."""
+        gone = [key for key, binding in found.items() if self._table.get(key) is binding]
+        for key in gone:
+            self._table.remove(key)
+        return gone
 
-        def choose(table: BindingTable) -> tuple[list[Binding], tuple[()]]:
-            existing = ((binding, table.get(binding.key)) for binding in bindings)
-            return [new for new, old in existing if new != old and not _is_static(old)], ()
+    # --- what the supporting system says, which it would say again --------------------------------
 
-        try:
-            self.alter(choose, SUPPORTING_SYSTEM, keep=False)
-        except ValueError as error:
-            raise CannotAdopt(str(error)) from error
+    def adopt(self, bindings: Iterable[Binding]) -> set[BindingKey]:
+        """Put these bindings into the place of whatever has their keys, static bindings excepted,
+        and store them later. Does not wait.
+
+        Returns the keys of those that do not fit the configuration.
+        """
+        misfits: set[BindingKey] = set()
+        new: dict[BindingKey, Binding] = {}
+        for binding in bindings:
+            key = binding.key
+            old = self._table.get(key)
+            if old == binding or _is_static(old):
+                continue
+            try:
+                self._table.replace(binding)
+            except ValueError as error:
+                LOG.error("a binding of the supporting system cannot be made: %s", error)
+                misfits.add(key)
+                continue
+            self._keep_later(key, binding)
+            if not _same_flows(old, binding):
+                new[key] = binding
+        self._touch(new)
+        self._created(new.values())
+        return misfits
+
+    def withdraw(self, keys: Iterable[BindingKey]) -> None:
+        """Remove these bindings, which the supporting system no longer has, and delete them from
+        the store later. Does not wait."""
+        found = ((key, self._table.get(key)) for key in keys)
+        gone = [key for key, old in found if old is not None and old.origin is Origin.VALIDATED]
+        for key in gone:
+            self._table.remove(key)
+            self._keep_later(key, None)
+        self._touch(gone)
+        for key in gone:
+            self._events.add("binding-deleted", binding=key, reason="supporting system")
+
+    def _keep_later(self, key: BindingKey, binding: Binding | None) -> None:
         if not self._own_answers:
-            # What the supporting system has said it will say again: packets need not wait until
-            # the store has it.
-            self._to_keep.update((binding.key, binding) for binding in bindings)
+            self._to_keep[key] = _Unsaved(binding)
             self._wake_keeper.set()
 
     def keep(self) -> None:
-        """Store what was adopted. For ever."""
+        """Store what was adopted or withdrawn. For ever."""
         down = False
         while True:
             self._wake_keeper.wait()
@@ -213,13 +252,44 @@ class Changes:
                 down = False
 
     def _keep_some(self) -> None:
-        """Store the first of them, but for what has changed since. Changes must be locked."""
+        """Store the first of them. Changes must be locked."""
         some = dict(islice(self._to_keep.items(), KEPT_AT_ONCE))
-        current = [b for key, b in some.items() if self._table.get(key) is b]
-        in_store(functools.partial(self._store.save, on_disk=False), current, ())
-        for key, binding in some.items():
-            if self._to_keep[key] is binding:
+        in_store(self._saving(some))
+        for key, unsaved in some.items():
+            if self._to_keep[key] is unsaved:
                 del self._to_keep[key]
+
+    def _saving(self, some: Mapping[BindingKey, _Unsaved]) -> Callable[[], None]:
+        """What stores them, but for those that have changed since."""
+        current = {
+            key: unsaved.binding
+            for key, unsaved in some.items()
+            if self._table.get(key) == unsaved.binding
+        }
+        return functools.partial(
+            self._store.save,
+            [binding for binding in current.values() if binding is not None],
+            (),
+            withdrawn=[key for key, binding in current.items() if binding is None],
+            on_disk=False,
+        )
+
+    def flush(self, seconds: float) -> None:
+        """The controller ends: store what waits for it, if that can be done in ``seconds``. For a
+        signal, which may find the controller wherever it is."""
+        if not self._to_keep:
+            return
+        save = self._saving(dict(self._to_keep))
+
+        def work() -> None:
+            with contextlib.suppress(StoreError):
+                save()
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(seconds)
+
+    # --- provisioning and lifetimes ---------------------------------------------------------------
 
     def provision(
         self,
@@ -242,7 +312,7 @@ class Changes:
                 if binding.key in refused or binding.key in elsewhere:
                     continue
                 old = self._table.replace(binding)
-                if old is None or old.br_address != binding.br_address:
+                if not _same_flows(old, binding):
                     flows_differ[binding.key] = None
                 if old is None:
                     created.append(binding)
@@ -265,18 +335,6 @@ class Changes:
             binding.lwb4, binding.origin,
         )  # fmt: skip
 
-    def withdraw(self, keys: Collection[BindingKey]) -> None:
-        """The supporting system no longer has these bindings."""
-
-        def choose(table: BindingTable) -> tuple[tuple[()], list[BindingKey]]:
-            existing = ((key, table.get(key)) for key in keys)
-            return (), [key for key, old in existing if old and old.origin is Origin.VALIDATED]
-
-        try:
-            self.alter(choose, SUPPORTING_SYSTEM)
-        except StoreUnavailable as error:
-            LOG.error("withdrawn bindings stay until the store is back: %s", error)
-
     def _changeable(self, key: BindingKey) -> None:
         if _is_static(self._table.get(key)):
             raise StaticBinding(key)
@@ -285,14 +343,15 @@ class Changes:
         """Remove the bindings whose lifetime is over. Raises StoreUnavailable."""
         with self._changing:
             keys = self._table.expired(now)
-            if keys:
+            found = {key: b for key in keys if (b := self._table.get(key)) is not None}
+            gone: list[BindingKey] = []
+            if found:
                 in_store(self._store.expire, now)
-                for key in keys:
-                    self._table.remove(key)
-        self._touch(keys)
-        for key in keys:
+                gone = self._remove(found)
+        self._touch(gone)
+        for key in gone:
             self._events.add("binding-expired", binding=key)
-        return keys
+        return gone
 
     def _save(
         self,
@@ -344,8 +403,8 @@ class Changes:
             existing, binding = self._table.get(key), right.get(key)
             if existing == binding or (existing and existing.origin is Origin.STATIC):
                 continue
-            if key in self._to_keep:
-                continue
+            if key in self._to_keep and self._to_keep[key].binding == existing:
+                continue  # the store has yet to be told
             if binding is None:
                 self._table.remove(key)
             else:

@@ -30,6 +30,8 @@ from ryu_lw4o6.validation import Validator
 RENEW_AHEAD = 5.0
 """Seconds before a binding expires that the supporting system is asked for its new lifetime."""
 _MOST_RENEWING = 1_000_000
+FLUSH_SECONDS = 1.0
+"""How long a store that is full or away may keep the controller from ending."""
 
 
 class SwitchState(enum.StrEnum):
@@ -115,10 +117,11 @@ class Service:
         return found
 
     def stop(self) -> None:
-        """The controller ends: tell the routers."""
+        """The controller ends: tell the routers, and store what is not stored yet."""
         for switch in self.by_name.values():
             if switch.announcer is not None:
                 switch.announcer.stop()
+        self.changes.flush(FLUSH_SECONDS)
 
     def _announcer(self, switch: Switch) -> Announcer:
         instance = switch.instance

@@ -52,8 +52,8 @@ class _Asker(NamedTuple):
 
 
 class Validator:
-    """``adopt`` puts bindings into the table and the switches, does not wait, and raises
-    CannotAdopt; ``withdraw`` takes them out again."""
+    """``adopt`` puts bindings into the table and the switches, and returns the keys of those that
+    do not fit; ``withdraw`` takes bindings out again. Neither waits."""
 
     def __init__(
         self,
@@ -61,8 +61,8 @@ class Validator:
         settings: Settings,
         table: BindingTable,
         instances: Sequence[Instance],
-        adopt: Callable[[Collection[Binding]], None],
-        withdraw: Callable[[Collection[BindingKey]], None],
+        adopt: Callable[[Iterable[Binding]], Collection[BindingKey]],
+        withdraw: Callable[[Iterable[BindingKey]], None],
     ) -> None:
         self._system = system
         self._settings = settings
@@ -141,8 +141,8 @@ class Validator:
         for at in range(0, len(new), BATCH):
             # Somebody may have made one of them meanwhile, who knows better.
             batch = [b for b in new[at : at + BATCH] if b.key not in self._table]
-            if not self._try_to_adopt(batch, now):
-                return
+            self._follow(batch, now)
+            hub.sleep(0)
         if new:
             LOG.info("supporting system: %d bindings made before they are needed", len(new))
 
@@ -165,12 +165,22 @@ class Validator:
 
     def _give_up(self) -> None:
         """Every thread hangs: answer those who have waited for the deadline."""
+        self._recheck_later(list(self._to_recheck))
         self._to_recheck.clear()
         late = time.monotonic() - self._settings.deadline
         keys = [key for key, since in self._queue.items() if since <= late]
         for key in keys:
             del self._queue[key]
         _answer_all([self._asked.pop(key) for key in keys], Outcome.UNAVAILABLE)
+
+    def _recheck_later(self, keys: Sequence[BindingKey]) -> None:
+        """There was no answer, and what has changed is not told of twice."""
+
+        def again() -> None:
+            self.recheck(key for key in keys if self._is_validated(key))
+
+        if keys:
+            hub.spawn_after(WATCH_SECONDS, again)
 
     def _start(self, work: Callable[..., None], keys: Sequence[BindingKey]) -> None:
         def run() -> None:
@@ -195,11 +205,11 @@ class Validator:
             for key, askers in asked.items()
         }
         adopted = [found[key] for key in keys if Outcome.ACCEPTED in outcomes[key]]
-        kept = self._try_to_adopt(adopted, now)
+        misfits = self._follow(adopted, now)
         for number, (key, askers) in enumerate(asked.items(), 1):
             for asker, outcome in zip(askers, outcomes[key], strict=True):
-                if outcome is Outcome.ACCEPTED and not kept:
-                    outcome = Outcome.UNAVAILABLE
+                if outcome is Outcome.ACCEPTED and key in misfits:
+                    outcome = Outcome.NOT_SERVED
                 asker.answered(asker.question, outcome)
             if number % ANSWERS_PER_TURN == 0:
                 hub.sleep(0)
@@ -207,25 +217,22 @@ class Validator:
     def _check_again(self, keys: Sequence[BindingKey]) -> None:
         found = self._call(keys)
         if found is None:
-            return  # they stay until they expire
+            self._recheck_later(keys)  # they stay meanwhile, until they expire
+            return
         now = time.time()
         good = {
             key: binding
             for key, binding in found.items()
             if binding.expires_at is None or binding.expires_at > now
         }
-        self._try_to_adopt([b for key, b in good.items() if key in self._table], now)
+        self._follow([b for key, b in good.items() if key in self._table], now)
         gone = [key for key in keys if key not in good and self._is_validated(key)]
         if gone:
             self._withdraw(gone)
 
-    def _try_to_adopt(self, bindings: Sequence[Binding], now: float) -> bool:
-        try:
-            self._adopt([self._as_ours(binding, now) for binding in bindings])
-        except CannotAdopt as error:
-            LOG.error("bindings that the supporting system knows cannot be made: %s", error)
-            return False
-        return True
+    def _follow(self, bindings: Iterable[Binding], now: float) -> Collection[BindingKey]:
+        """Make bindings of the supporting system's; the keys of those that do not fit."""
+        return self._adopt(self._as_ours(binding, now) for binding in bindings)
 
     def _as_ours(self, binding: Binding, now: float) -> Binding:
         """A binding of the supporting system as the controller keeps it: one that names no end is
@@ -281,10 +288,6 @@ class Validator:
         if self._down_since is not None:
             LOG.info("supporting system: answers again")
             self._down_since = None
-
-
-class CannotAdopt(Exception):
-    """The bindings do not fit the configuration; nothing was changed."""
 
 
 def _answer_all(asked: Iterable[Iterable[_Asker]], outcome: Outcome) -> None:

@@ -114,7 +114,7 @@ class Store:
             return self._read(schema.FIND_POSTGRESQL, {"asked": asked})
         with self._guard(), self._engine.connect() as connection:
             found = json.loads(connection.scalar(schema.FIND_SQLITE, {"asked": asked}) or "[]")
-        return loaded((*row, None if end == "NULL" else float(end)) for *row, end in found)
+        return loaded((*row, None if end == "NULL" else end) for *row, end in found)
 
     def save(
         self,
@@ -122,25 +122,29 @@ class Store:
         delete: Iterable[BindingKey],
         create: Iterable[Binding] = (),
         *,
+        withdrawn: Iterable[BindingKey] = (),
         on_disk: bool = True,
     ) -> None:
-        """Delete, then add or replace ``put`` and add ``create``, in one transaction.
+        """Delete, then add or replace ``put`` and add ``create``, in one transaction. Of those
+        ``withdrawn``, what somebody else than the supporting system has made is not deleted.
 
         Without ``on_disk``, SQLite does not wait for the disk: the change outlives this process,
         but perhaps not a power failure. Raises AlreadyStored if the store has a key of ``create``,
         which another controller may have put there.
         """
-        gone = [{"k_ipv4": str(key.ipv4), "k_psid": key.psid} for key in delete]
+        gone, taken_back = map(schema.deleted, (delete, withdrawn))
         # A statement knows each key once.
         changed = [row(binding) for binding in {b.key: b for b in put}.values()]
         new = [row(binding) for binding in create]
-        if not gone and not changed and not new:
+        if not (gone or taken_back or changed or new):
             return
         try:
             engine = self._engine if on_disk else self._quick_engine
             with self._guard(), engine.begin() as connection:
                 if gone:
                     connection.execute(schema.DELETE, gone)
+                if taken_back:
+                    connection.execute(schema.WITHDRAW, taken_back)
                 if changed:
                     connection.execute(self._put, rows(changed))
                 if new:

@@ -7,14 +7,16 @@ form.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import sqlalchemy as sa
 
-from ryu_lw4o6.core.binding import Binding, Origin
+from ryu_lw4o6.core.binding import Binding, BindingKey, Origin
 from ryu_lw4o6.core.portset import PortParams
 
 SCHEMA_VERSION = 1
@@ -96,6 +98,15 @@ create trigger lw4o6_notify_all after truncate on bindings execute function lw4o
 DELETE = BINDINGS.delete().where(
     BINDINGS.c.ipv4 == sa.bindparam("k_ipv4"), BINDINGS.c.psid == sa.bindparam("k_psid")
 )
+WITHDRAW = DELETE.where(BINDINGS.c.origin == str(Origin.VALIDATED))
+
+
+def deleted(keys: Iterable[BindingKey]) -> list[dict[str, Any]]:
+    """The parameters of ``DELETE`` and ``WITHDRAW``."""
+    return [{"k_ipv4": str(key.ipv4), "k_psid": key.psid} for key in keys]
+
+
+_END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +136,23 @@ def loaded(found: Iterable[Sequence[Any]]) -> Loaded:
                     params,
                     IPv6Address(br_address) if br_address else None,
                     Origin(origin),
-                    expires_at,
+                    _end(expires_at),
                 )
             )
         except (ValueError, TypeError) as error:
             problems.append(f"row {ipv4}/{psid} is no binding and is ignored: {error}")
     return Loaded(bindings, problems)
+
+
+def _end(expires_at: Any) -> float | None:
+    """SQLite takes anything for a number. What is beyond every calendar, as PostgreSQL's infinity,
+    is no end. Raises ValueError, TypeError."""
+    if expires_at is None:
+        return None
+    end = float(expires_at)
+    if math.isnan(end):
+        raise ValueError("expires_at is not a number")
+    return end if end < _END_OF_TIME else None
 
 
 def rows(values: Iterable[Mapping[str, Any]]) -> dict[str, str]:

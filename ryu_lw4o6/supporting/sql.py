@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 
 from ryu_lw4o6.core.binding import Binding, BindingKey
 from ryu_lw4o6.store import Store, StoreError, Watch
 from ryu_lw4o6.supporting.unavailable import SystemUnavailable
 from ryu_lw4o6.threads import threading
+
+LOG = logging.getLogger(__name__)
 
 
 class SqlSystem:
@@ -24,6 +27,8 @@ class SqlSystem:
             found = self._open().find(keys)
         except StoreError as error:
             raise SystemUnavailable(error.reason, error.suggestion) from error
+        for problem in found.problems:
+            LOG.error("supporting system: %s", problem)
         return {binding.key: binding for binding in found.bindings}
 
     def wait_for_changes(self, seconds: float) -> list[BindingKey] | None:

@@ -1,7 +1,8 @@
-"""What the supporting system has said is followed at once, and stored when the store takes it."""
+"""What the supporting system says is followed at once, and stored when the store takes it."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from ryu_lw4o6.changes import Changes
 from ryu_lw4o6.core.binding import Binding, BindingKey, BindingTable, Origin
 from ryu_lw4o6.events import Events
 from ryu_lw4o6.store import Store, StoreError
+from ryu_lw4o6.threads import threading
 from tests.rules.samples import PREFIXES, binding
 
 ONE, TWO = (
@@ -22,16 +24,27 @@ ONE, TWO = (
 
 
 class Full(Store):
-    """A store whose disk may be full."""
+    """A store whose disk may be full, or that stands still."""
 
     full = True
     tried = 0
 
+    def __init__(self, url: str) -> None:
+        self.goes_on = threading.Event()
+        self.goes_on.set()
+        super().__init__(url)
+
     def save(self, *bindings: object, **options: object) -> None:
         self.tried += 1
+        self.goes_on.wait(10)
         if self.full:
             raise StoreError("the disk is full", "Make room")
         super().save(*bindings, **options)  # type: ignore[arg-type]
+
+    def expire(self, now: float) -> None:
+        self.tried += 1
+        self.goes_on.wait(10)
+        super().expire(now)
 
 
 def wait(condition: Callable[[], bool]) -> None:
@@ -62,6 +75,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(changes, "FOLLOW_SECONDS", 0.01)
     bench = Bench(tmp_path)
     yield bench
+    bench.store.goes_on.set()
     bench.keeper.kill()
     bench.store.close()
 
@@ -103,3 +117,86 @@ def test_a_store_that_others_change_takes_nothing_away_that_it_does_not_have_yet
     bench.wait_stored(ONE)
     bench.store.save([], [ONE.key])
     assert bench.changes._sync(None) == [ONE.key]
+
+
+def test_nobody_waits_for_a_store_that_stands_still(bench: Bench) -> None:
+    bench.store.full = False
+    bench.store.goes_on.clear()
+    bench.changes.adopt([ONE])
+    wait(lambda: bench.store.tried == 1)
+    with eventlet.Timeout(1):
+        bench.changes.adopt([TWO])
+        bench.changes.withdraw([ONE.key])
+    assert list(bench.table) == [TWO]
+    assert bench.touched == [ONE.key, TWO.key, ONE.key]
+    bench.store.goes_on.set()
+    bench.wait_stored(TWO)
+
+
+def test_what_is_said_twice_is_stored(bench: Bench) -> None:
+    bench.changes.adopt([ONE])
+    bench.changes.adopt([replace(ONE)])
+    bench.store.full = False
+    bench.wait_stored(ONE)
+
+
+def test_what_is_withdrawn_while_the_store_is_full_is_gone_for_good(bench: Bench) -> None:
+    bench.store.full = False
+    bench.changes.adopt([ONE])
+    bench.wait_stored(ONE)
+    bench.store.full, tried = True, bench.store.tried
+    bench.changes.withdraw([ONE.key])
+    assert len(bench.table) == 0
+    wait(lambda: bench.store.tried > tried)
+    assert bench.changes._sync(None) == []
+    assert len(bench.table) == 0
+    bench.store.full = False
+    bench.wait_stored()
+
+
+def test_a_binding_that_somebody_else_has_made_meanwhile_is_not_withdrawn(bench: Bench) -> None:
+    bench.changes.adopt([ONE])
+    bench.changes.withdraw([ONE.key])
+    theirs = replace(ONE, origin=Origin.REST)
+    bench.store.full = False
+    bench.store.save([theirs], [])  # by another controller
+    wait(lambda: not bench.changes._to_keep)
+    assert bench.stored() == [theirs]
+
+
+def test_one_that_does_not_fit_keeps_no_other_out(bench: Bench) -> None:
+    misfit = replace(TWO, params=PREFIXES[1].params)
+    assert bench.changes.adopt([misfit, ONE]) == {misfit.key}
+    assert list(bench.table) == [ONE]
+
+
+def test_what_is_prolonged_while_it_expires_stays(bench: Bench) -> None:
+    bench.store.full = False
+    bench.changes.adopt([replace(ONE, expires_at=1.0)])
+    wait(lambda: len(bench.stored()) == 1)
+    bench.store.goes_on.clear()
+    tried = bench.store.tried
+    expiry = eventlet.spawn(bench.changes.expire, 2.0)
+    wait(lambda: bench.store.tried > tried)
+    later = replace(ONE, expires_at=4e9)
+    bench.changes.adopt([later])
+    bench.store.goes_on.set()
+    assert expiry.wait() == []
+    assert list(bench.table) == [later]
+    bench.wait_stored(later)
+
+
+def test_at_its_end_the_controller_stores_what_waits(bench: Bench) -> None:
+    bench.keeper.kill()
+    bench.changes.adopt([ONE, TWO])
+    bench.store.full = False
+    bench.changes.flush(10)
+    assert bench.stored() == [ONE, TWO]
+
+
+def test_a_store_that_stands_still_keeps_no_controller_from_ending(bench: Bench) -> None:
+    bench.store.goes_on.clear()
+    bench.changes.adopt([ONE])
+    started = time.monotonic()
+    bench.changes.flush(0.1)
+    assert time.monotonic() - started < 1

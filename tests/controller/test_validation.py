@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
@@ -16,7 +16,7 @@ from ryu_lw4o6.core.binding import Binding, BindingKey, BindingTable, Origin
 from ryu_lw4o6.core.failover import Outcome, Question, RateLimit
 from ryu_lw4o6.core.settings import SupportingSystem as Settings
 from ryu_lw4o6.supporting import SystemUnavailable
-from ryu_lw4o6.validation import CannotAdopt, Validator
+from ryu_lw4o6.validation import Validator
 from tests.rules.samples import ANYCAST, PREFIXES, binding, instance
 
 INSTANCE = instance()
@@ -58,22 +58,22 @@ class Bench:
         self.adopted: list[list[Binding]] = []
         self.withdrawn: list[BindingKey] = []
         self.answers: list[tuple[Question, Outcome]] = []
-        self.does_not_fit = False
+        self.misfits: set[BindingKey] = set()
         self.validator = Validator(
             self.system, Settings("elsewhere", DEADLINE, warm=True), self.table, [INSTANCE],
             self.adopt, self.withdraw,
         )  # fmt: skip
         self.greenlet = eventlet.spawn(self.validator.run)
 
-    def adopt(self, bindings: Collection[Binding]) -> None:
-        if self.does_not_fit:
-            raise CannotAdopt("its address is in none of the configured IPv4 prefixes")
-        if bindings:
-            self.adopted.append(list(bindings))
-        for one in bindings:
+    def adopt(self, bindings: Iterable[Binding]) -> set[BindingKey]:
+        fit = [one for one in bindings if one.key not in self.misfits]
+        if fit:
+            self.adopted.append(fit)
+        for one in fit:
             self.table.replace(one)
+        return self.misfits
 
-    def withdraw(self, keys: Collection[BindingKey]) -> None:
+    def withdraw(self, keys: Iterable[BindingKey]) -> None:
         self.withdrawn += keys
         for key in keys:
             self.table.remove(key)
@@ -234,11 +234,13 @@ def test_slow_is_answered_within_the_deadline_however_many_ask(bench: Bench) -> 
 
 
 def test_what_does_not_fit_is_not_accepted(bench: Bench) -> None:
-    bench.knows(ONE)
-    bench.does_not_fit = True
-    bench.ask(asked_by(ONE), Question(ONE.key, TWO.lwb4, ANYCAST))
-    bench.wait(lambda: len(bench.answers) == 2)
-    assert [outcome for _, outcome in bench.answers] == [Outcome.UNAVAILABLE, Outcome.OTHER_LWB4]
+    bench.knows(ONE, TWO)
+    bench.misfits = {ONE.key}
+    bench.ask(asked_by(ONE), Question(ONE.key, TWO.lwb4, ANYCAST), asked_by(TWO))
+    bench.wait(lambda: len(bench.answers) == 3)
+    assert [outcome for _, outcome in bench.answers] == [
+        Outcome.NOT_SERVED, Outcome.OTHER_LWB4, Outcome.ACCEPTED,
+    ]  # fmt: skip
 
 
 def test_too_many_questions_are_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,6 +278,30 @@ def test_nothing_is_withdrawn_because_nobody_answers(bench: Bench) -> None:
     bench.validator.recheck([ONE.key])
     bench.wait(lambda: bench.validator.status()["state"] == "unavailable")
     assert ONE.key in bench.table
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_what_could_not_be_asked_again_is_asked_again_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    monkeypatch.setattr(validation, "WATCH_SECONDS", 0.05)
+    bench.knows(*MANY[:5])
+    bench.ask(*map(asked_by, MANY[:5]))
+    bench.wait(lambda: len(bench.answers) == 5)
+    bench.system.bindings.clear()
+    if hangs:
+        bench.system.may_answer.clear()
+    else:
+        bench.system.down = True
+    for one in MANY[:5]:  # more than may hang at once
+        bench.validator.recheck([one.key])
+        eventlet.sleep(0.02)
+    bench.wait(lambda: bench.validator.status()["state"] == "unavailable")
+    eventlet.sleep(2 * DEADLINE)
+    assert bench.withdrawn == []
+    bench.system.may_answer.set()
+    bench.system.down = False
+    bench.wait(lambda: len(bench.withdrawn) == 5)
 
 
 def test_a_rate_is_kept() -> None:

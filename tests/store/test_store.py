@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -93,6 +94,15 @@ def test_any_binding_comes_back(url: str, bindings: list[Binding]) -> None:
         store.close()
 
 
+def test_what_is_withdrawn_was_the_supporting_system_s(url: str) -> None:
+    store = Store(url)
+    validated = replace(PLAIN, origin=Origin.VALIDATED)
+    store.save([FULL_OPTIONS, validated], [])
+    store.save([], [], withdrawn=[FULL_OPTIONS.key, validated.key])
+    store.close()
+    assert held(url) == {FULL_OPTIONS.key: FULL_OPTIONS}
+
+
 def test_rows_that_are_no_bindings_are_reported_and_left(url: str) -> None:
     store = Store(url)
     store.save([PLAIN], [])
@@ -114,6 +124,28 @@ def test_rows_that_are_no_bindings_are_reported_and_left(url: str) -> None:
     assert sorted(problem.split(" is no binding")[0] for problem in loaded.problems) == [
         "row 192.0.2.1/2", "row 192.0.2.1/3", "row 192.0.2.1/64", "row 192.0.2.x/1",
     ]  # fmt: skip
+    engine.dispose()
+    store.close()
+
+
+def test_ends_that_are_no_times(url: str) -> None:
+    """SQLite keeps whatever it is given; what PostgreSQL has for ever and for nonsense, it does."""
+    sqlite = url.startswith("sqlite")
+    store = Store(url)
+    ends = ["9e999", "1e300", "'2026-12-31'" if sqlite else "'NaN'"]
+    if not sqlite:
+        ends[0] = "'Infinity'"
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        for psid, end in enumerate(ends):
+            connection.execute(sa.text(
+                "insert into bindings (ipv4, psid_length, psid, psid_offset, lwb4, origin, "
+                f"expires_at) values ('192.0.2.1', 6, {psid}, 6, '2001:db8::1', 'rest', {end})"
+            ))  # fmt: skip
+    keys = [BindingKey(IPv4Address("192.0.2.1"), psid) for psid in range(3)]
+    for loaded in (store.load(), store.find(keys)):
+        assert {b.psid: b.expires_at for b in loaded.bindings} == {0: None, 1: None}
+        assert ["row 192.0.2.1/2 is no binding" in problem for problem in loaded.problems] == [True]
     engine.dispose()
     store.close()
 
