@@ -58,6 +58,7 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
         gc.set_threshold(*COLLECTED_AFTER)
         self._service = lwaftr.service
         hub.spawn(self._expire)
+        hub.spawn(self._renew)
         for work in self._service.greenlets():
             hub.spawn(fatal(work))
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -103,8 +104,13 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
         while True:
             hub.sleep(EXPIRY_TICK)
             try:
-                now = time.time()
-                self._service.renew(now)
-                self._service.changes.expire(now)
+                self._service.changes.expire(time.time())
             except StoreUnavailable as error:
                 LOG.error("expired bindings stay until the store is back: %s", error)
+
+    @fatal
+    def _renew(self) -> None:
+        """Beside ``_expire``, which waits for the store."""
+        while True:
+            hub.sleep(EXPIRY_TICK)
+            self._service.renew(time.time())

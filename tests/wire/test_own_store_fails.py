@@ -21,7 +21,7 @@ def rig(postgres: Postgres) -> Iterator[Rig]:
     postgres.sql("drop schema public cascade; create schema public")
     config = CONFIG.replace("sqlite:///{directory}/bindings.sqlite", postgres.url)
     rig = Rig(
-        "supporting_system: {{store: 'sqlite:///{directory}/system.sqlite'}}\n"
+        "supporting_system: {{store: 'sqlite:///{directory}/system.sqlite', recheck: 10}}\n"
         + config
         + "    failover: data-packet\n"
     )
@@ -49,6 +49,20 @@ def test_it_stands_still(rig: Rig, system: Store, postgres: Postgres) -> None:
         wait_for("it is withdrawn", lambda: not passes(rig, from_lwb4(10, 10)), 5)
         assert passes(rig, from_lwb4(11, 11))
     wait_for("the store knows", lambda: stored(postgres) == {"11"})
+
+
+def test_bindings_are_asked_about_again_while_it_stands_still(
+    rig: Rig, system: Store, postgres: Postgres
+) -> None:
+    system.save([binding(14, 14)], [])
+    assert passes(rig, from_lwb4(14, 14))
+    end = status(rig)["192.0.2.1/14"]["expires_at"]
+    short = {"lwb4": "2001:db8:b4::15", "ipv4": "192.0.2.1", "psid": 15, "lifetime": 1}
+    assert rig.controller.rest("POST", "/v1/bindings", short)[0] == 201
+    with postgres.frozen():  # the controller waits for the store to forget this one
+        wait_for("it is prolonged", lambda: status(rig)["192.0.2.1/14"]["expires_at"] > end, 10)
+        assert "192.0.2.1/15" in status(rig)
+    wait_for("it is over", lambda: "192.0.2.1/15" not in status(rig))
 
 
 def test_it_keeps_no_controller_from_ending(rig: Rig, system: Store, postgres: Postgres) -> None:
