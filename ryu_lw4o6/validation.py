@@ -31,6 +31,9 @@ from ryu_lw4o6.supporting import SupportingSystem, SystemUnavailable
 LOG = logging.getLogger(__name__)
 
 BATCH = 1000
+FIRST_BATCH = 100
+"""Twice as many each time, as long as that is quick. Kea, which is asked key by key, would not
+answer a whole batch within the deadline, and all of it would be asked again, for ever."""
 AT_ONCE = 4
 """Calls under way; one that hangs keeps its place, and its thread, until it comes back."""
 OVERTAKING_SECONDS = 0.25
@@ -79,6 +82,7 @@ class Validator:
         self._under_way = 0
         self._finished = hub.Event()
         self._overtaking = min(OVERTAKING_SECONDS, settings.deadline / 4)
+        self._batch = min(FIRST_BATCH, BATCH)
         self._down_since: float | None = None
         self._last_error: str | None = None
         self._answered = False
@@ -114,9 +118,9 @@ class Validator:
                 if not self._slots.acquire(timeout=self._patience()):
                     self._give_up()
                 elif self._queue:
-                    self._start(self._find, _take(self._queue))
+                    self._start(self._find, _take(self._queue, self._batch))
                 else:
-                    self._start(self._check_again, _take(self._to_recheck))
+                    self._start(self._check_again, _take(self._to_recheck, self._batch))
 
     def watch(self) -> None:
         """Ask again about what the supporting system says has changed, and make bindings of what
@@ -264,18 +268,26 @@ class Validator:
                 self._slots.release()
 
         hub.spawn(fatal(work))
-        deadline = self._settings.deadline
+        started, deadline = time.monotonic(), self._settings.deadline
         result: Any = SystemUnavailable(
             f"no answer within {deadline:g} s", "See what keeps it, or raise deadline"
         )
         with eventlet.timeout.Timeout(deadline, False):
             result = done.wait()
+        self._learn(len(keys), time.monotonic() - started)
         if isinstance(result, SystemUnavailable):
             self._is_down(result)
             return None
         self._is_up()
         found: dict[BindingKey, Binding] = result
         return found
+
+    def _learn(self, keys: int, seconds: float) -> None:
+        """So many keys took so long."""
+        if seconds > self._overtaking:
+            self._batch = max(1, int(keys * self._overtaking / seconds))
+        elif keys == self._batch:
+            self._batch = min(2 * keys, BATCH)
 
     def _is_down(self, error: SystemUnavailable) -> None:
         self._last_error = str(error)
@@ -298,9 +310,9 @@ def _answer_all(asked: Iterable[Iterable[_Asker]], outcome: Outcome) -> None:
             hub.sleep(0)
 
 
-def _take(queue: dict[BindingKey, Any]) -> list[BindingKey]:
+def _take(queue: dict[BindingKey, Any], most: int) -> list[BindingKey]:
     """Remove and return the first batch of a queue."""
-    keys = list(islice(queue, BATCH))
+    keys = list(islice(queue, most))
     for key in keys:
         del queue[key]
     return keys

@@ -30,12 +30,14 @@ class System:
         self.bindings: dict[BindingKey, Binding] = {}
         self.calls: list[list[BindingKey]] = []
         self.down = False
+        self.seconds_per_key = 0.0
         self.may_answer = threading.Event()
         self.may_answer.set()
 
     def find(self, keys: Collection[BindingKey]) -> dict[BindingKey, Binding]:
         self.calls.append(list(keys))
         self.may_answer.wait(10)
+        time.sleep(self.seconds_per_key * len(keys))
         if self.down:
             raise SystemUnavailable("it is down", "Start it")
         return {key: self.bindings[key] for key in keys if key in self.bindings}
@@ -159,8 +161,22 @@ def test_many_questions_are_few_batches(bench: Bench, monkeypatch: pytest.Monkey
     bench.ask(*map(asked_by, MANY))
     bench.wait(lambda: len(bench.answers) == len(MANY))
     assert {outcome for _, outcome in bench.answers} == {Outcome.ACCEPTED}
-    assert [len(call) for call in bench.system.calls] == [500, 500, 200]
-    assert [len(adopted) for adopted in bench.adopted] == [500, 500, 200]
+    assert [len(call) for call in bench.system.calls] == [100, 200, 400, 500]
+    assert [len(adopted) for adopted in bench.adopted] == [100, 200, 400, 500]
+
+
+def test_one_that_takes_its_time_for_each_key_is_asked_about_fewer_at_once(bench: Bench) -> None:
+    bench.knows(*MANY)
+    bench.system.seconds_per_key = 0.001  # a whole batch in three times the deadline
+
+    def ask_again(question: Question, outcome: Outcome) -> None:
+        if outcome is Outcome.UNAVAILABLE:  # with its next packet
+            eventlet.spawn_after(0.1, bench.validator.ask, question, INSTANCE, ask_again)
+
+    for one in MANY:
+        bench.validator.ask(asked_by(one), INSTANCE, ask_again)
+    bench.wait(lambda: len(bench.table) == len(MANY), 20)
+    assert max(map(len, bench.system.calls)) * bench.system.seconds_per_key < DEADLINE
 
 
 @pytest.mark.parametrize(

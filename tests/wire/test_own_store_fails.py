@@ -1,5 +1,5 @@
-"""The controller's own store is a PostgreSQL that stands still or dies, while the supporting system,
-another one, goes on: what it says holds at once, and is stored when that can be done."""
+"""The controller's own store is a PostgreSQL that stands still or dies, while the supporting system
+goes on: what that says holds at once, and is stored when it can be."""
 
 from __future__ import annotations
 
