@@ -71,9 +71,14 @@ class Dialogue:
     def close(self) -> None:
         """The connection is gone: nobody need wait any longer."""
         channel.tap(self._datapath, None)
-        for event in self._awaited.values():
-            if not event.ready():
-                event.send(False)
+        for xid in self._awaited:
+            self._settle(xid, answered=False)
+
+    def _settle(self, xid: int, *, answered: bool) -> None:
+        """Whoever waits for this answer need not wait any longer. A second one changes nothing."""
+        event = self._awaited[xid]
+        if not event.ready():
+            event.send(answered)
 
     # --- to the switch --------------------------------------------------------------------------
 
@@ -193,12 +198,12 @@ class Dialogue:
         if kind == ofp.OFPT_PACKET_IN:
             self._packet_in(message)
         elif kind == ofp.OFPT_BARRIER_REPLY and xid in self._awaited:
-            self._awaited[xid].send(True)
+            self._settle(xid, answered=True)
         elif kind == ofp.OFPT_MULTIPART_REPLY and xid in self._dumps:
             self._dumps[xid](message)
             (flags,) = struct.unpack_from("!H", message, 10)
             if not flags & ofp.OFPMPF_REPLY_MORE:
-                self._awaited[xid].send(True)
+                self._settle(xid, answered=True)
         elif kind == ofp.OFPT_ERROR and xid >= _SEQUENCE:
             error = SwitchError(*struct.unpack_from("!HH", message, 8))
             self._errors[xid] = error

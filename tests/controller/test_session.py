@@ -19,6 +19,7 @@ from openflow_rules.encode import BindingEncoder
 from openflow_rules.tables import CookieClass, binding_cookie
 from ryu_lw4o6 import programming
 from ryu_lw4o6.core.binding import Binding, BindingTable
+from ryu_lw4o6.dialogue import Dialogue
 from ryu_lw4o6.session import Session, State
 from tests.rules.samples import BINDINGS, NEXT_HOP_MAC, PREFIXES, instance
 
@@ -138,6 +139,15 @@ def _wait(condition: Callable[[], bool]) -> None:
     with eventlet.Timeout(5):
         while not condition():
             eventlet.sleep(0.001)
+
+
+def test_an_answer_that_comes_twice_harms_nobody() -> None:
+    switch: Any = Switch()
+    dialogue = Dialogue(switch, "lwaftr1", lambda *_: None)
+    barrier = dialogue.request_barrier()
+    for _ in range(2):
+        switch.lw4o6_tap(ofp.OFPT_BARRIER_REPLY, barrier, b"")
+    dialogue.answer(barrier, "a barrier")
 
 
 def test_a_binding_removed_before_its_addition_is_confirmed_leaves_no_flow(
