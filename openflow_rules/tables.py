@@ -368,12 +368,13 @@ class Mark:
 
     The shim writes eth_src of every packet, bit by bit as softwire.bpf.c says: source-side port
     and, of an ICMP error, destination-side port; ``ECHO``, or ``NO_PORTS`` when an ICMP packet
-    names no port; ``TOO_BIG`` when a packet with DF is larger than the softwire MTU (Open
-    vSwitch's own check_pkt_larger would count each packet in the flows of both outcomes). The rest
-    of eth_src, and eth_dst, tell the controller of the outer header, and whether the shim
-    ``ANSWERS`` this lwB4, or does but ``NOT_NOW``. The rules write ``BR_PREFIX`` + br_tag into
-    eth_dst of what they send into the softwire, and ``REFUSED`` + br_tag, from ``BR_TAG_BIT`` on,
-    into that of what the shim is to answer.
+    names no port, or both when it is an error about a protocol that has none; ``TOO_BIG`` when a
+    packet with DF is larger than the softwire MTU (Open vSwitch's own check_pkt_larger would count
+    each packet in the flows of both outcomes). The rest of eth_src, and eth_dst, tell the
+    controller of the outer header, and whether the shim ``ANSWERS`` this lwB4, or does but
+    ``NOT_NOW``. The rules write ``BR_PREFIX`` + br_tag into eth_dst of what they send into the
+    softwire, and ``REFUSED`` + br_tag, from ``BR_TAG_BIT`` on, into that of what the shim is to
+    answer.
     """
 
     ECHO = 1 << 38

@@ -57,7 +57,7 @@ def is_own_source(
     instance: Instance, table: BindingTable, packet: bytes, lwb4: IPv6Address
 ) -> bool:
     """Whether a packet's source is one that ``lwb4`` may use."""
-    ports = fragment_ports(packet)
+    ports = fragment_ports(packet, upstream=True)
     port = 0 if ports is None else ports >> Mark.SOURCE_PORT_BIT & 0xFFFF
     binding = bound_to(instance, table, IPv4Address(packet[12:16]), port)
     return binding is not None and binding.lwb4 == lwb4

@@ -75,8 +75,10 @@ class SlowPath:
     def first(self, known: PipelineFields, frame: bytes, now: float) -> list[Injection]:
         """A copy of a first fragment, others of whose packet have come before it."""
         packet = icmp.ipv4_packet(frame)
-        ports = None if packet is None else fragment_ports(packet)
-        if packet is None or ports is None:
+        if packet is None:
+            return []
+        ports = fragment_ports(packet, upstream=known.tunnel_source is not None)
+        if ports is None:
             return []
         key = _key(known, packet)
         self._ports.pop(key, None)
@@ -142,7 +144,7 @@ class SlowPath:
                 raise Malformed("too_big")
             packets = ipv4.in_fragments(packet, self._instance.ipv4.mtu)
         tunnel = header.source.packed, header.destination.packed
-        ports = fragment_ports(packet)
+        ports = fragment_ports(packet, upstream=True)
         frames = [
             softwire_frame(p, header, opened.limited, self._instance.softwire_mtu) for p in packets
         ]

@@ -131,6 +131,7 @@ OUT4 = f"set(eth(dst={NEXT_HOP_MAC}))"
         up("ip,nw_proto=47", 3, "203.0.113.5", INTERNET),  # full: any protocol
         up("udp", 3, "203.0.113.5", f"{INTERNET},nw_frag=later"),  # full: fragments
         up("icmp", 3, "203.0.113.5", f"{INTERNET},nw_frag=later,dl_src=3a:b1:23:45:00:00"),
+        up("icmp", 3, "203.0.113.5", f"{INTERNET},icmp_type=3,dl_src=3a:f1:23:45:00:00"),
         up("udp", 1, "192.0.2.1", f"{INTERNET},nw_frag=later,dl_src=3a:31:00:35:04:30"),
         up("tcp", 4, "198.18.0.7", f"{INTERNET},tcp_src=16384,tcp_dst=80", SECOND_BR),
         up("tcp", 4, "198.18.0.7", f"{INTERNET},tcp_src=32767,tcp_dst=80", SECOND_BR),
@@ -253,6 +254,9 @@ def test_downstream_packet_goes_to_the_lwb4_that_owns_the_port(
         (down("udp", "192.0.2.1", "udp_dst=1072,dl_vlan=7"), Drop.TAGGED),
         ("in_port=1,ip", Drop.UNCLASSIFIED),
         ("in_port=1,ipv6,ipv6_dst=2001:db8:9::9", Drop.NOT_FOR_US),
+        (down("udp", "192.0.2.1", "udp_dst=1072").replace(NIC4_MAC, "ff:ff:ff:ff:ff:ff"),
+         Drop.NOT_FOR_US),
+        (down("icmp", "192.0.2.1", "icmp_type=3,dl_src=00:c0:00:00:00:00"), Drop.DOWNSTREAM_ICMP),
     ],
 )  # fmt: skip
 def test_downstream_packet_that_breaks_a_rule_is_dropped_by_name(

@@ -81,7 +81,7 @@ def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
     source = int.from_bytes(ipv6[8:24], "big")
     answers = 3 if source in (0, 1) or source >> 120 == 0xFF else 1
     inner = bytes.fromhex("024b00") + bytes([answers, limited, first >> 20 & 0xFF])
-    inner += mark(rest, first & 0xFFFFF, hop_limit) + b"\x08\x00"
+    inner += mark(rest, first & 0xFFFFF, hop_limit, upstream=True) + b"\x08\x00"
     return frame[:14] + ipv6 + TEB + inner + rest
 
 
@@ -207,9 +207,9 @@ def is_sound(packet: bytes, payload_length: int) -> bool:
     return checksum(packet[:header]) == 0
 
 
-def mark(packet: bytes, label: int = 0, hop_limit: int = 0) -> bytes:
+def mark(packet: bytes, label: int = 0, hop_limit: int = 0, *, upstream: bool = False) -> bytes:
     """eth_src for an IPv4 packet, with the outer header's flow label and hop limit."""
-    found = icmp_mark(packet) if packet[9] == 1 else 0
+    found = icmp_mark(packet, upstream=upstream) if packet[9] == 1 else 0
     if packet[9] != 1 or found & (ECHO | NO_PORTS):
         found |= (label & 0xFFFF) << 16
     found |= (label >> 16) << 32
@@ -220,8 +220,9 @@ def mark(packet: bytes, label: int = 0, hop_limit: int = 0) -> bytes:
     return found.to_bytes(6, "big")
 
 
-def icmp_mark(packet: bytes) -> int:
-    """eth_src for an ICMPv4 packet: far port, near port (RFC 7596 8.1)."""
+def icmp_mark(packet: bytes, *, upstream: bool = False) -> int:
+    """eth_src for an ICMPv4 packet: far port, near port (RFC 7596 8.1). An error is about a packet
+    that came from where it goes, and of an lwB4 about one that went where it comes from."""
     upper = _upper_layer(packet)
     if upper is None:
         return NO_PORTS
@@ -230,7 +231,9 @@ def icmp_mark(packet: bytes) -> int:
     if upper[0] not in (3, 11, 12):
         return NO_PORTS
     quoted = upper[8:]
-    if len(quoted) < 20 or quoted[0] >> 4 != 4:
+    if len(quoted) < 20 or quoted[0] >> 4 != 4 or quoted[12:16] != packet[16:20]:
+        return NO_PORTS
+    if upstream and quoted[16:20] != packet[12:16]:
         return NO_PORTS
     ports = _upper_layer(quoted)
     if ports is None:
@@ -239,7 +242,9 @@ def icmp_mark(packet: bytes) -> int:
         return int.from_bytes(ports[:4], "big")
     if quoted[9] == 1 and ports[0] in (0, 8):
         return int.from_bytes(ports[4:6] * 2, "big")
-    return NO_PORTS
+    if quoted[9] == 1 or packet[6] & 0x20:
+        return NO_PORTS
+    return ECHO | NO_PORTS  # a protocol that has none, which is a full address's
 
 
 def _upper_layer(packet: bytes) -> bytes | None:

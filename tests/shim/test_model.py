@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, UDP
+from scapy.layers.inet import ICMP, IP, UDP
 
 from ryu_lw4o6.core.settings import br_tag
 from ryu_lw4o6.softwire import nic, shim
@@ -18,6 +18,7 @@ from tests.shim.test_shim import (
     GRE_FRAME,
     INSTANCE,
     QUOTED_ECHO,
+    QUOTED_GRE,
     QUOTED_TCP,
     QUOTED_UDP,
     SECOND,
@@ -36,7 +37,11 @@ __all__ = ["place"]
 ADDRESSES = {AFTR.packed, SECOND.packed}
 BR_ADDRESSES = {br_tag(a): a.packed for a in (AFTR, SECOND)}
 ERRORS = [inner(ICMP(type=t) / q) for t in (3, 11, 12) for q in (QUOTED_TCP, QUOTED_UDP)]
-PACKETS = [UDP_PACKET, ECHO, *ERRORS, inner(ICMP(type=3) / QUOTED_ECHO)]
+PACKETS = [
+    UDP_PACKET, ECHO, *ERRORS, inner(ICMP(type=3) / QUOTED_ECHO), inner(ICMP(type=3) / QUOTED_GRE),
+    bytes(IP(src="192.0.2.9", dst="198.51.100.200") / ICMP(type=3) / QUOTED_UDP),
+    bytes(IP(src="192.0.2.1", dst="198.51.100.9") / ICMP(type=3) / QUOTED_UDP),
+]  # fmt: skip
 OPTIONS = [bytes.fromhex(f"{nh:02x}00 0401 0401 0000") for nh in (4, 58, 47, 60, 0)]
 CONGESTED = [
     softwire(inner(UDP(sport=1072, dport=53), tos=tos), tc=tc)

@@ -176,6 +176,7 @@ QUOTED_TCP = bytes(
     IP(src="198.51.100.200", dst="192.0.2.1", options=b"\x01" * 8) / TCP(sport=80, dport=0x0431)
 )[:36]
 QUOTED_ECHO = bytes(IP(src="198.51.100.200", dst="192.0.2.1") / ICMP(type=0, id=0x0439))[:28]
+QUOTED_GRE = bytes(IP(src="198.51.100.200", dst="192.0.2.1", proto=47) / bytes(8))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,11 @@ QUOTED_ECHO = bytes(IP(src="198.51.100.200", dst="192.0.2.1") / ICMP(type=0, id=
                                    / bytes(8))), "008000000000"),
         (inner(ICMP(type=3) / bytes(IP(dst="192.0.2.1") / ICMP(type=13) / bytes(12))),
          "008000000000"),
-        (inner(ICMP(type=3) / bytes(IP(dst="192.0.2.1", proto=47) / bytes(8))), "008000000000"),
+        # what another sent; a protocol that has no ports, in a first fragment as well
+        (inner(ICMP(type=3) / bytes(IP(src="1.1.1.1", dst="192.0.2.1") / UDP(dport=0x0433))),
+         "008000000000"),
+        (inner(ICMP(type=3) / QUOTED_GRE), "00c000000000"),
+        (inner(ICMP(type=3) / QUOTED_GRE / bytes(4), flags="MF"), "008000000000"),
         # a first fragment still has its identifier
         (inner(ICMP(type=8, id=0x0437) / bytes(8), flags="MF"), "004000000437"),
     ],
