@@ -293,7 +293,7 @@ def test_more_than_the_internet_takes_is_fragmented(rig: Rig) -> None:
 def test_more_than_the_internet_takes_and_df_is_answered(rig: Rig) -> None:
     packet = upstream(flags="DF") / UDP(sport=1072, dport=53) / Raw(bytes(1872))
     error = (
-        IP(src="198.51.100.1", dst="192.0.2.1", tos=0xC0, ttl=64, id=0)
+        IP(src="198.51.100.1", dst="192.0.2.1", tos=0xC0, ttl=64, id=0, flags="DF")
         / ICMP(type=3, code=4, nexthopmtu=1500)
         / Raw(bytes(packet)[:548])
     )
