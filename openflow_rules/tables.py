@@ -78,7 +78,7 @@ TABLES: dict[Table, TableDeclaration] = {
         "IPv6 packet sent there that belongs to the softwire port comes back in by that port.",
         frozenset(
             {"in_port", "eth_type", "ipv6_dst", "ip_proto", "icmpv6_type", "ipv6_nd_target"}
-            | {"ipv4_dst", "vlan_vid", "ip_frag", "eth_src"}
+            | {"ipv4_dst", "vlan_vid", "ip_frag", "eth_src", "eth_dst"}
         ),
         frozenset(
             {
@@ -264,7 +264,7 @@ class Drop(enum.IntEnum):
 
 DROP_MEANING: dict[Drop, str] = {
     Drop.UNCLASSIFIED: "from an unexpected port or of an unexpected Ethernet type",
-    Drop.NOT_FOR_US: "IPv6 to an address that is not the lwAFTR's",
+    Drop.NOT_FOR_US: "to an IPv6 address, or a MAC address, that is not the lwAFTR's",
     Drop.SOFTWIRE_NOT_IPV4: "something other than IPv4 in a softwire",
     Drop.TAGGED: "in a VLAN whose tag the NIC has taken away, so that the shim did not see it",
     Drop.UPSTREAM_NOT_SERVED: "inner source in none of the configured IPv4 prefixes",

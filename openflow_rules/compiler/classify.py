@@ -43,12 +43,15 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
     in_vlan = Match("vlan_vid", VLAN_PRESENT, VLAN_PRESENT)
     yield drop_flow(Drop.TAGGED, Table.CLASSIFY, Priority.OWN, in_vlan)
     ipv6 = Match("in_port", ports.ipv6), Match("eth_type", ETH_IPV6)
+    # What a link's switch floods, or everybody on it is sent, is not for us (RFC 1812 section
+    # 5.3.4, RFC 4443 section 2.4 e.4).
+    to_us = *ipv6, Match("eth_dst", ports.local_mac)
     own = {instance.ipv6.address.ip, *instance.aftr_addresses}
     for address in sorted(own):
         yield step(
             Table.CLASSIFY,
             Priority.NORMAL,
-            (*ipv6, Match("ipv6_dst", str(address))),
+            (*to_us, Match("ipv6_dst", str(address))),
             Output(LOCAL_PORT),
             note="to the lwAFTR: softwires end here, ND is answered here",
         )
@@ -72,7 +75,7 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
             note="the IPv6 next hop says where it is, to Open vSwitch as well",
         )
     for address in instance.aftr_addresses:
-        about_tunnel = *ipv6, Match("ipv6_dst", str(address)), Match("ip_proto", ICMPV6)
+        about_tunnel = *to_us, Match("ipv6_dst", str(address)), Match("ip_proto", ICMPV6)
         # What is about the lwAFTR's own traffic is the kernel's.
         to_kernel = (Output(LOCAL_PORT),) if address == instance.ipv6.address.ip else ()
         for kind in ICMPV6_ERRORS:
@@ -90,7 +93,7 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
             (IPIP, (), "a softwire packet that the shim leaves to the controller"),
             (FRAGMENT, (Output(LOCAL_PORT),), "an IPv6 fragment, of a softwire packet or another"),
         ):
-            match = *ipv6, Match("ipv6_dst", str(address)), Match("ip_proto", protocol)
+            match = *to_us, Match("ipv6_dst", str(address)), Match("ip_proto", protocol)
             slow = step(Table.CLASSIFY, Priority.EXCEPTION, match, *actions, note=what)
             yield punted(Count.SLOW_SOFTWIRE, Punt.SLOW_SOFTWIRE, slow)
     yield drop_flow(Drop.NOT_FOR_US, Table.CLASSIFY, Priority.PROTOCOL, *ipv6)
@@ -115,16 +118,18 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
         Drop.SOFTWIRE_NOT_IPV4, Table.CLASSIFY, Priority.PROTOCOL, Match("in_port", ports.softwire)
     )
     ipv4 = Match("in_port", ports.ipv4)
+    to_us4 = Match("eth_dst", ports.ipv4_mac)
     yield counted(
         Count.FROM_INTERNET,
         step(
             Table.CLASSIFY,
             Priority.NORMAL,
-            (ipv4, Match("eth_type", ETH_IPV4)),
+            (ipv4, *ip_match(to_us4)),
             goto=downstream,
             note="from the Internet",
         ),
     )
+    yield drop_flow(Drop.NOT_FOR_US, Table.CLASSIFY, Priority.PROTOCOL, ipv4, *ip_match())
     yield step(
         Table.CLASSIFY,
         Priority.NORMAL,
@@ -148,14 +153,14 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
         )
     # Others of its packet have come before it, and wait at the controller for its ports.
     awaited = Match("ip_frag", FRAG_FIRST), eth_src_match(Mark.NO_PORTS, Mark.NO_PORTS)
-    for count, port, goto in (
-        (Count.FROM_SOFTWIRE, ports.softwire, upstream),
-        (Count.FROM_INTERNET, ports.ipv4, downstream),
+    for count, came, goto in (
+        (Count.FROM_SOFTWIRE, (Match("in_port", ports.softwire),), upstream),
+        (Count.FROM_INTERNET, (ipv4, to_us4), downstream),
     ):
         first = step(
             Table.CLASSIFY,
             Priority.EXCEPTION,
-            (Match("in_port", port), *ip_match(*awaited)),
+            (*came, *ip_match(*awaited)),
             goto=goto,
             note="the first fragment of a packet whose others the controller holds",
         )

@@ -230,8 +230,18 @@ static __always_inline int mark_ipv4(struct xdp_md *ctx)
 }
 
 /*
- * Takes the tag off a frame that has the one of its side. Returns the Ethernet type, or -1 for a
- * frame of another VLAN: Open vSwitch would take it for an untagged one.
+ * Whether the length at `at` is one of an 802.3 frame that has an Ethernet type further on (RFC 1042).
+ * Open vSwitch looks for it there, and would take the packet for one that came through here.
+ */
+static __always_inline int in_snap(const __u8 *at, const void *end)
+{
+	return read16(at) < ETH_P_802_3_MIN && (const void *)(at + 8) <= end &&
+	       *(__u32 *)(at + 2) == bpf_htonl(0xaaaa0300) && !read16(at + 6);
+}
+
+/*
+ * Takes the tag off a frame that has the one of its side. Returns the Ethernet type, ETH_P_SNAP, or
+ * -1 for a frame of another VLAN: Open vSwitch would take it for an untagged one.
  */
 static __always_inline int take_off_tag(struct xdp_md *ctx)
 {
@@ -259,3 +269,5 @@ static __always_inline int take_off_tag(struct xdp_md *ctx)
 	*(__u32 *)(data + 12) = rest;
 	return bpf_xdp_adjust_head(ctx, 4) ? -1 : (int)type;
 }
+	if (in_snap(data + (tagged ? 16 : 12), end))
+		return ETH_P_SNAP;

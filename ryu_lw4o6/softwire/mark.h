@@ -79,12 +79,12 @@ static __always_inline int unsound(const __u8 *ip, const void *end, __u32 room)
 }
 
 /*
- * Whether no packet may come from, or go to, the IPv4 address at `at` (RFC 1812 sections 5.3.5 and
- * 5.3.7): this network, loopback, multicast, limited broadcast.
+ * Whether no packet may come from, or go to, the IPv4 address at `at`: this network, loopback,
+ * multicast, limited broadcast (RFC 1812 sections 5.3.5 and 5.3.7), link-local (RFC 3927 section 7).
  */
 static __always_inline int martian(const __u8 *at)
 {
-	return at[0] == 0 || at[0] == 127 || at[0] >> 4 == 0xe ||
+	return at[0] == 0 || at[0] == 127 || (at[0] == 169 && at[1] == 254) || at[0] >> 4 == 0xe ||
 	       (at[0] & at[1] & at[2] & at[3]) == 0xff;
 }
 

@@ -56,6 +56,8 @@ SEC("xdp") int softwire_in(struct xdp_md *ctx)
 	switch (take_off_tag(ctx)) {
 	case -1:
 		return refuse(REFUSED_VLAN);
+	case ETH_P_SNAP:
+		return refuse(REFUSED_GRE_FROM_WIRE);
 	case ETH_P_IPV6:
 		return decapsulate(ctx);
 	case ETH_P_IP:

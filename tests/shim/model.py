@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 EXTENSIONS = {0, 43, 44, 51, 60}  # hop-by-hop, routing, fragment, authentication, destination
 TEB = bytes.fromhex("00006558")
+SNAP = bytes.fromhex("aaaa03 000000")
 ECHO, NO_PORTS, TOO_BIG = 1 << 38, 1 << 39, 1 << 42  # bits of eth_src
 SOFTWIRE_MTU, IPV4_MTU = 1460, 1500
 
@@ -24,6 +25,8 @@ def into_ovs(
         return None
     if untagged[12:14] == b"\x86\xdd":
         return wire_to_ovs(untagged, addresses)
+    if int.from_bytes(untagged[12:14], "big") < 1536 and untagged[14:20] == SNAP:
+        return None  # Open vSwitch would find the Ethernet type behind it (RFC 1042)
     return internet_to_ovs(untagged) if untagged[12:14] == b"\x08\x00" else untagged
 
 
@@ -121,8 +124,8 @@ def internet_to_ovs(frame: bytes) -> bytes | None:
 
 
 def is_martian(address: bytes) -> bool:
-    """RFC 1812 sections 5.3.5 and 5.3.7."""
-    martians = ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32")
+    """RFC 1812 sections 5.3.5 and 5.3.7, RFC 3927 section 7."""
+    martians = "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32"
     return any(IPv4Address(address) in IPv4Network(network) for network in martians)
 
 

@@ -24,6 +24,7 @@ from tests.shim.test_shim import (
     SECOND,
     UDP_PACKET,
     from_ovs,
+    in_snap,
     in_vlan,
     inner,
     place,
@@ -60,6 +61,7 @@ SEEDS = [
     in_vlan(softwire(UDP_PACKET[20:], nh=17)),
 ]
 SENT = [from_ovs(br, packet) for br in (AFTR, SECOND) for packet in PACKETS]
+SEEDS += [in_snap(frame) for frame in SEEDS[:4]]
 FROM_INTERNET = [bytes(12) + b"\x08\x00" + packet for packet in PACKETS]
 
 

@@ -122,6 +122,7 @@ def counters() -> dict[str, int]:
     return found
 
 
+SNAP = bytes.fromhex("aaaa03 000000")
 UDP_PACKET = inner(UDP(sport=1072, dport=53) / b"question")
 
 
@@ -249,6 +250,11 @@ def test_scapy_agrees_about_the_encapsulation_limit(ends: Ends) -> None:
 GRE_FRAME = as_gre(softwire(UDP_PACKET))
 
 
+def in_snap(frame: bytes) -> bytes:
+    """The same in an 802.3 frame, behind LLC and SNAP headers (RFC 1042)."""
+    return frame[:12] + (len(frame) - 6).to_bytes(2, "big") + SNAP + frame[12:]
+
+
 def in_vlan(frame: bytes, tag: int = 100) -> bytes:
     return frame[:12] + b"\x81\x00" + tag.to_bytes(2, "big") + frame[12:]
 
@@ -284,6 +290,8 @@ def in_vlan(frame: bytes, tag: int = 100) -> bytes:
         # in a VLAN, or two
         (in_vlan(softwire(UDP_PACKET)), "refused_vlan"),
         (in_vlan(softwire(UDP_PACKET, dst="2001:db8:ffff::3")), "refused_vlan"),
+        (in_snap(GRE_FRAME), "refused_gre_from_wire"),
+        (in_snap(bytes(Ether(dst=NIC4, type=0x0800)) + UDP_PACKET), "refused_gre_from_wire"),
         (in_vlan(in_vlan(GRE_FRAME)), "refused_vlan"),
     ],
     ids=short,

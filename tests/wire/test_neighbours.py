@@ -49,6 +49,22 @@ def test_arp_is_answered(rig: Rig, target: str) -> None:
     assert answer[:42] == expected
 
 
+def test_arp_is_answered_to_the_address_that_asks(rig: Rig) -> None:
+    """Not to whoever hands its frame on: RFC 826, "send the packet to the (new) target hardware
+    address"."""
+    asking, bridge = "02:00:00:00:04:77", "02:00:00:00:04:78"
+    request = Ether(src=bridge, dst="ff:ff:ff:ff:ff:ff") / ARP(
+        op=1, hwsrc=asking, psrc="198.51.100.9", pdst=IPV4
+    )
+    rig.wire4.send(bytes(request))
+    answer = received(rig.wire4, lambda frame: frame[12:14] == b"\x08\x06" and frame[21] == 2)
+    assert answer is not None
+    assert answer[:42] == bytes(
+        Ether(src=NIC4, dst=asking)
+        / ARP(op=2, hwsrc=NIC4, psrc=IPV4, hwdst=asking, pdst="198.51.100.9")
+    )
+
+
 def test_arp_for_other_addresses_is_not_answered(rig: Rig) -> None:
     before = rig.counters()
     for target in ("198.51.100.77", "10.0.0.1"):
