@@ -16,7 +16,7 @@ from openflow_rules.outer import softwire_frame
 from openflow_rules.tables import Table
 from ryu_lw4o6.core import ethernet, icmp, ipv4, ipv6
 from ryu_lw4o6.core.fragments import Piece, Waiting, joined
-from ryu_lw4o6.core.ipv6 import Malformed
+from ryu_lw4o6.core.ipv6 import Forbidden, Malformed
 from ryu_lw4o6.core.settings import Dscp, Instance
 
 FRAGMENT_SECONDS = 15.0
@@ -34,11 +34,12 @@ _Key = tuple[bytes | None, bytes, bytes, int]
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """A frame for the pipeline: at ``table``, out of a softwire if it has a ``tunnel``."""
+    """A frame for the pipeline: at ``table``, out of a softwire if it has a ``tunnel``. One without
+    a table is for the kernel, as it came."""
 
     frame: bytes
-    table: Table
-    tunnel: Tunnel | None
+    table: Table | None
+    tunnel: Tunnel | None = None
 
 
 class SlowPath:
@@ -93,15 +94,20 @@ class SlowPath:
 
     def softwire(self, frame: bytes, now: float) -> list[Injection]:
         """An IPv6 packet to one of our AFTR addresses: a fragment, or with extension headers."""
+        in_fragments = False
         try:
             header, next_header, data = ipv6.read(frame[ethernet.HEADER :])
             opened = ipv6.behind_extensions(next_header, data)
             if opened.fragment is not None:
+                in_fragments = True
                 whole = self._reassemble(header, opened, now)
                 if whole is None:
                     return []
                 header, opened = whole
             return self._decapsulate(header, opened)
+        except Forbidden as error:
+            self.packets[f"dropped_{error}"] += 1
+            return [] if in_fragments else [Injection(frame, None)]
         except Malformed as error:
             self.packets[f"dropped_{error}"] += 1
             return []

@@ -8,11 +8,13 @@
 #define CE 3
 
 /*
- * Destination options before an IPv4 packet, OPTIONS bytes: accepted when made of options that a
- * node may skip (RFC 8200 section 4.2), such as the encapsulation limit (RFC 2473 section 4.1.1)
- * and padding.
+ * What is to be done about destination options before an IPv4 packet, OPTIONS bytes (RFC 8200 section
+ * 4.2): taken when made of options that a node may skip, such as the encapsulation limit (RFC 2473
+ * section 4.1.1) and padding; told about when one wants its sender to be told that it is not known.
  */
-static __always_inline int options_acceptable(const __u8 *options)
+enum judgement { BROKEN, TAKEN, TOLD_ABOUT };
+
+static __always_inline enum judgement judge_options(const __u8 *options)
 {
 	__u32 skip = 0, length_next = 0;
 
@@ -25,11 +27,11 @@ static __always_inline int options_acceptable(const __u8 *options)
 			length_next = 0;
 		} else {
 			if (options[at] >> 6)
-				return 0;
+				return options[at] >> 7 ? TOLD_ABOUT : BROKEN;
 			length_next = options[at] != 0;	/* 0 is Pad1, a single byte */
 		}
 	}
-	return !skip && !length_next;
+	return skip || length_next ? BROKEN : TAKEN;
 }
 
 /*
@@ -144,8 +146,15 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 			count(PASSED_IN);
 			return XDP_PASS;
 		}
-		if (!options_acceptable(options))
+		switch (judge_options(options)) {
+		case BROKEN:
 			return refuse(REFUSED_OPTIONS);
+		case TOLD_ABOUT:	/* by the kernel, to which the controller gives it */
+			count(PASSED_IN);
+			return XDP_PASS;
+		case TAKEN:
+			break;
+		}
 		limited = options[2] == ENCAPSULATION_LIMIT;
 		payload -= OPTIONS;
 		ip6->payload_len = bpf_htons(payload);
@@ -261,6 +270,8 @@ static __always_inline int take_off_tag(struct xdp_md *ctx)
 	}
 	if (in_vlan(type) || vlan != (type == ETH_P_IPV6 ? own->ipv6_vlan : own->ipv4_vlan))
 		return -1;
+	if (in_snap(data + (tagged ? 16 : 12), end))
+		return ETH_P_SNAP;
 	if (!tagged)
 		return type;
 	macs = *(__u64 *)data;
@@ -269,5 +280,3 @@ static __always_inline int take_off_tag(struct xdp_md *ctx)
 	*(__u32 *)(data + 12) = rest;
 	return bpf_xdp_adjust_head(ctx, 4) ? -1 : (int)type;
 }
-	if (in_snap(data + (tagged ? 16 : 12), end))
-		return ETH_P_SNAP;

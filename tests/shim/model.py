@@ -55,7 +55,9 @@ def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
         if len(rest) < 8 or payload_length < 8:
             return None
         if rest[0] == 4 and not rest[1]:  # what is longer, the controller takes away
-            if not _may_skip(rest[2:8]):
+            if (may_skip := _may_skip(rest[2:8])) is None:
+                return frame
+            if not may_skip:
                 return None
             limited = rest[2] == 4
             rest, next_header, payload_length = rest[8:], 4, payload_length - 8
@@ -170,10 +172,13 @@ def answer(frame: bytes, br_addresses: Mapping[int, bytes]) -> bytes | None:
     return frame[:14] + bytes.fromhex("60000000") + size[2:] + b"\x3a\x40" + source + lwb4 + message
 
 
-def _may_skip(options: bytes) -> bool:
-    """Whether these options fill their space exactly and none forbids skipping (RFC 8200 4.2)."""
+def _may_skip(options: bytes) -> bool | None:
+    """Whether these options fill their space exactly and none forbids skipping (RFC 8200 4.2);
+    None if its sender is to be told so."""
     while options:
-        if options[0] & 0xC0:
+        if options[0] & 0x80:
+            return None
+        if options[0] & 0x40:
             return False
         if options[0] == 0:
             options = options[1:]

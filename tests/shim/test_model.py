@@ -55,13 +55,14 @@ SEEDS = [
     *(softwire(packet, dst="2001:db8:ffff::3") for packet in PACKETS),
     *(softwire(o + ECHO, nh=nh) for o in OPTIONS for nh in (60, 0, 43, 44, 51)),
     *(softwire(o + p + ECHO, nh=60) for o in OPTIONS for p in OPTIONS),
+    *(softwire(bytes.fromhex(f"0400 {kind}04 01020304") + ECHO, nh=60) for kind in ("5e", "9e")),
     *(in_vlan(softwire(packet)) for packet in PACKETS[:2]),
     in_vlan(in_vlan(GRE_FRAME)),
     in_vlan(softwire(UDP_PACKET, dst="2001:db8:ffff::3")),
     in_vlan(softwire(UDP_PACKET[20:], nh=17)),
 ]
-SENT = [from_ovs(br, packet) for br in (AFTR, SECOND) for packet in PACKETS]
 SEEDS += [in_snap(frame) for frame in SEEDS[:4]]
+SENT = [from_ovs(br, packet) for br in (AFTR, SECOND) for packet in PACKETS]
 FROM_INTERNET = [bytes(12) + b"\x08\x00" + packet for packet in PACKETS]
 
 

@@ -176,8 +176,8 @@ QUOTED_UDP = bytes(IP(src="198.51.100.200", dst="192.0.2.1") / UDP(sport=53, dpo
 QUOTED_TCP = bytes(
     IP(src="198.51.100.200", dst="192.0.2.1", options=b"\x01" * 8) / TCP(sport=80, dport=0x0431)
 )[:36]
-QUOTED_ECHO = bytes(IP(src="198.51.100.200", dst="192.0.2.1") / ICMP(type=0, id=0x0439))[:28]
 QUOTED_GRE = bytes(IP(src="198.51.100.200", dst="192.0.2.1", proto=47) / bytes(8))
+QUOTED_ECHO = bytes(IP(src="198.51.100.200", dst="192.0.2.1") / ICMP(type=0, id=0x0439))[:28]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def in_vlan(frame: bytes, tag: int = 100) -> bytes:
         (softwire(UDP_PACKET[:2] + b"\xff\xff" + UDP_PACKET[4:]), "refused_truncated"),
         (softwire(UDP_PACKET[:10] + b"\xab\xcd" + UDP_PACKET[12:]), "refused_checksum"),
         (softwire(UDP_PACKET, tc=0x2B), "refused_ecn"),  # CE outside, Not-ECT inside
-        (softwire(bytes.fromhex("0400 c3 04 00000000") + UDP_PACKET, nh=60), "refused_options"),
+        (softwire(bytes.fromhex("0400 43 04 00000000") + UDP_PACKET, nh=60), "refused_options"),
         (softwire(bytes.fromhex("0400 04 05 00000000") + UDP_PACKET, nh=60), "refused_options"),
         (softwire(bytes.fromhex("0400 0401"), nh=60), "refused_truncated"),
         # GRE behind extension headers: Open vSwitch and the kernel would find it there

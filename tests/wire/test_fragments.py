@@ -9,6 +9,7 @@ import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.inet6 import (
     HBHOptUnknown,
+    ICMPv6ParamProblem,
     IPv6,
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
@@ -342,19 +343,39 @@ def test_extension_headers_are_passed_over(rig: Rig, headers: Packet) -> None:
     plays(rig, 6, [sent], [forwarded(inner)], UP | {"slow_softwire": 1})
 
 
+def option(kind: int) -> Packet:
+    return HBHOptUnknown(otype=kind, optdata=b"1234")
+
+
+# Code and pointer of the parameter problem that its source is told: byte 42 is the first option's
+# type, or the routing type (RFC 8200 sections 4.2 and 4.4). None is silence.
 @pytest.mark.parametrize(
-    ("headers", "reason"),
+    ("headers", "told"),
     [
-        (IPv6ExtHdrHopByHop(options=[HBHOptUnknown(otype=0x5E, optdata=b"1234")]), "options"),
-        (IPv6ExtHdrRouting(type=253, segleft=1), "options"),
+        (IPv6ExtHdrHopByHop(options=[option(0x5E)]), None),
+        (IPv6ExtHdrHopByHop(options=[option(0x9E)]), (2, 42)),
+        (IPv6ExtHdrHopByHop(options=[option(0xDE)]), (2, 42)),
+        (IPv6ExtHdrDestOpt(options=[option(0x9E)]), (2, 42)),
+        (IPv6ExtHdrDestOpt(options=[option(0xDE), PadN(optdata=bytes(6))]), (2, 42)),
+        (IPv6ExtHdrRouting(type=253, segleft=1), (0, 42)),
     ],
-    ids=["must-not-skip", "segments-left"],
+    ids=["skip-not", "hop-by-hop", "unless-multicast", "destination", "long", "segments-left"],
 )
-def test_extension_headers_that_forbid_it(rig: Rig, headers: Packet, reason: str) -> None:
+def test_extension_headers_that_forbid_it(
+    rig: Rig, headers: Packet, told: tuple[int, int] | None
+) -> None:
     before = fragments_of(rig)
     headers = headers.copy()
     headers.lastlayer().nh = 4
     inner = upstream() / UDP(sport=1072, dport=53)
-    sent = IPv6(src=LWB4[1], dst=AFTR, hlim=63) / headers / Raw(bytes(inner))
-    plays(rig, 6, [sent], [], {"slow_softwire": 1})
-    assert changes(rig, before) == {f"dropped_{reason}": 1}
+    lwb4 = f"2001:db8:dead:1::{next(_identification):x}"  # each is told so many times a second
+    sent = IPv6(src=lwb4, dst=AFTR, hlim=63) / headers / Raw(bytes(inner))
+    expected = []
+    if told is not None:
+        problem = ICMPv6ParamProblem(code=told[0], ptr=told[1]) / Raw(bytes(sent))
+        expected = [frame_of(IPv6(src=AFTR, dst=lwb4, hlim=64) / problem, 6, out=True)]
+    rig.wire6.send(frame_of(sent, 6))
+    found = frames(rig.wire6, 1, 0.3) + frames(rig.wire4, 1, 0.2)
+    # The flow label is the kernel's own choice.
+    assert [frame[:14] + b"\x60\0\0\0" + frame[18:] for frame in found] == expected
+    assert changes(rig, before) == {"dropped_options": 1}
