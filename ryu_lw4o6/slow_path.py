@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -120,7 +120,8 @@ class SlowPath:
         if fragment.next_header not in (ipv6.IPIP, ipv6.OPTIONS):
             return None  # the kernel's, who has it as well
         key = header.source, header.destination, fragment.identification
-        piece = Piece(fragment.offset, fragment.more, opened.payload, bytes([fragment.next_header]))
+        kept = bytes([fragment.next_header, header.traffic_class])
+        piece = Piece(fragment.offset, fragment.more, opened.payload, kept)
         if not self.reassembly.add(key, piece, now):
             return None
         pieces = self.reassembly.take(key)
@@ -130,7 +131,8 @@ class SlowPath:
         whole = ipv6.behind_extensions(pieces[0].frame[0], joined(pieces), first=False)
         if whole.fragment is not None:  # a fragment in fragments
             raise Malformed("malformed")
-        return header, whole
+        traffic_class = ipv6.reassembled_class([piece.frame[1] for piece in pieces])
+        return replace(header, traffic_class=traffic_class), whole
 
     def _decapsulate(self, header: ipv6.Header, opened: ipv6.Opened) -> list[Injection]:
         packet = opened.payload

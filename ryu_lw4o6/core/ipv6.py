@@ -10,6 +10,7 @@ HEADER = 40
 IPIP, ROUTING, FRAGMENT, OPTIONS, HOP_BY_HOP, ICMPV6 = 4, 43, 44, 60, 0, 58
 _ENCAPSULATION_LIMIT = 4
 _MOST_HEADERS = 8
+_ECN = 3  # the bits of a traffic class; all of them set are CE (RFC 3168 section 5)
 
 
 class Malformed(ValueError):
@@ -106,6 +107,17 @@ def _check_options(options: bytes) -> bool:
         limited |= kind == _ENCAPSULATION_LIMIT
         options = options[2 + options[1] :]
     return limited
+
+
+def reassembled_class(classes: list[int]) -> int:
+    """The traffic class of a packet whose fragments, in order, have had these: that of the first
+    (RFC 8200 section 4.5), but no sign of congestion is lost. Raises Malformed if not all
+    are of a transport that heeds it (RFC 3168 section 5.3)."""
+    if any(each & _ECN == _ECN for each in classes):
+        if any(not each & _ECN for each in classes):
+            raise Malformed("ecn")
+        return classes[0] | _ECN
+    return classes[0]
 
 
 def in_fragments(

@@ -283,6 +283,28 @@ def test_ipv6_fragments_of_a_softwire_packet(rig: Rig, sent: list[Packet], packe
     plays(rig, 6, sent, [forwarded(packet)], counters)
 
 
+@pytest.mark.parametrize("marked", range(3))
+def test_congestion_of_any_ipv6_fragment_is_kept(rig: Rig, marked: int) -> None:
+    """RFC 3168 section 5.3, and then RFC 6040 section 4.2; whichever comes last."""
+    packet = upstream(tos=2) / UDP(sport=1072, dport=53) / Raw(bytes(1200))
+    congested = packet.copy()
+    congested.tos = 3
+    for order in ((0, 1, 2), (2, 1, 0)):
+        pieces = cut6(softwire(packet, tc=2))
+        pieces[marked].tc = 3
+        sent = [pieces[number] for number in order]
+        plays(rig, 6, sent, [forwarded(congested)], UP | {"slow_softwire": 3})
+
+
+def test_congestion_that_not_all_fragments_heed(rig: Rig) -> None:
+    """One is marked, and another Not-ECT: what must not be is a packet that is marked, or not."""
+    before = fragments_of(rig)
+    pieces = cut6(softwire(upstream(tos=2) / UDP(sport=1072, dport=53) / Raw(bytes(1200))))
+    pieces[0].tc = 3
+    plays(rig, 6, pieces, [], {"slow_softwire": 3})
+    assert changes(rig, before) == {"reassembled": 1, "dropped_ecn": 1}
+
+
 def test_more_than_the_internet_takes_is_fragmented(rig: Rig) -> None:
     """1900 bytes on a wire of 1500 (RFC 791 section 3.2)."""
     packet = upstream() / UDP(sport=1072, dport=53) / Raw(bytes(1872))
