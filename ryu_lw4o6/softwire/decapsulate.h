@@ -129,6 +129,9 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	    !is_extension(ip6->nexthdr))
 		return XDP_PASS;
 	if (!bpf_map_lookup_elem(&aftr_addresses, &ip6->daddr)) {
+		/* Open vSwitch ends tunnels at every address that LOCAL has. */
+		if (ip6->nexthdr != IPPROTO_IPIP && hides_gre(data + INNER, end, ip6->nexthdr))
+			return refuse(REFUSED_GRE_FROM_WIRE);
 		count(PASSED_IN);
 		return XDP_PASS;
 	}

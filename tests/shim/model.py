@@ -47,9 +47,11 @@ def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
     if len(ipv6) < 40:
         return frame
     next_header, payload_length = ipv6[6], int.from_bytes(ipv6[4:6], "big")
-    if next_header not in EXTENSIONS | {4, 47} or ipv6[24:40] not in addresses:
-        return frame
     rest = frame[54:]
+    if next_header not in EXTENSIONS | {4, 47}:
+        return frame
+    if ipv6[24:40] not in addresses:  # it may still be one of LOCAL's, where tunnels end
+        return None if _leads_to_gre(next_header, rest) else frame
     limited = False
     if next_header == 60:
         if len(rest) < 8 or payload_length < 8:

@@ -290,6 +290,10 @@ def in_vlan(frame: bytes, tag: int = 100) -> bytes:
         # in a VLAN, or two
         (in_vlan(softwire(UDP_PACKET)), "refused_vlan"),
         (in_vlan(softwire(UDP_PACKET, dst="2001:db8:ffff::3")), "refused_vlan"),
+        # to another address, at which Open vSwitch may end tunnels as well
+        (as_gre(softwire(UDP_PACKET, dst="2001:db8:ffff::3")), "refused_gre_from_wire"),
+        (softwire(bytes.fromhex("2f00 0104 00000000") + GRE_FRAME[54:], nh=60, dst="fe80::1"),
+         "refused_gre_from_wire"),
         (in_snap(GRE_FRAME), "refused_gre_from_wire"),
         (in_snap(bytes(Ether(dst=NIC4, type=0x0800)) + UDP_PACKET), "refused_gre_from_wire"),
         (in_vlan(in_vlan(GRE_FRAME)), "refused_vlan"),
@@ -306,10 +310,10 @@ def test_what_is_no_softwire_packet_is_refused(ends: Ends, frame: bytes, counter
     "frame",
     [
         softwire(UDP_PACKET, dst="2001:db8:ffff::3"),  # not an address of ours
-        as_gre(softwire(UDP_PACKET, dst="2001:db8:ffff::3")),
         softwire(bytes(UDP(sport=546, dport=547)), nh=17),
         softwire(bytes.fromhex("3a00 0104 00000000") + bytes(8), nh=60),  # options, then ICMPv6
-        # 16 bytes of options: the controller's
+        # an option whose sender is to be told, 16 bytes of options: the controller's
+        softwire(bytes.fromhex("0400 9e04 01020304") + UDP_PACKET, nh=60),
         softwire(bytes.fromhex("0401 0401040100000000000000000000") + UDP_PACKET, nh=60),
         softwire(bytes.fromhex("04000000 00000001") + UDP_PACKET, nh=44),  # an IPv6 fragment
         softwire(bytes.fromhex("3a00 0000 00000001") + bytes(8), nh=44),  # ICMPv6 in a fragment
