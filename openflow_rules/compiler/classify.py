@@ -32,6 +32,7 @@ from ryu_lw4o6.core.settings import Instance
 LINK_LOCAL = IPv6Network("fe80::/10")
 MULTICAST = IPv6Network("ff00::/8")
 ND_ADVERTISEMENT = 136
+HOP_LIMIT_OF_ND = 255
 IPIP, FRAGMENT = 4, 44
 ICMPV6_ERRORS = (1, 2, 3, 4)  # unreachable, too big, time exceeded, parameter problem (RFC 4443)
 VLAN_PRESENT = 0x1000  # OFPVID_PRESENT
@@ -63,17 +64,34 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
             Output(LOCAL_PORT),
             note="neighbour discovery",
         )
+    # Open vSwitch believes whoever says where a neighbour is, and does not look whether it comes
+    # from the link itself (RFC 4861 section 7.1.2).
+    advertisement = Match("ip_proto", ICMPV6), Match("icmpv6_type", ND_ADVERTISEMENT)
+    yield step(
+        Table.CLASSIFY,
+        Priority.EXCEPTION,
+        (*ipv6, *advertisement),
+        goto=Table.NEIGHBOURS,
+        note="somebody says where a neighbour is",
+    )
+    from_link = Match("eth_type", ETH_IPV6), Match("nw_ttl", HOP_LIMIT_OF_ND)
     if instance.ipv6.next_hop is not None:
-        target = Match("ipv6_nd_target", str(instance.ipv6.next_hop))
-        advertisement = Match("ip_proto", ICMPV6), Match("icmpv6_type", ND_ADVERTISEMENT), target
         yield Flow(
-            Table.CLASSIFY,
+            Table.NEIGHBOURS,
             Priority.EXCEPTION,
             cookie(CookieClass.PUNT, Punt.NEIGHBOUR),
-            (*ipv6, *advertisement),
+            (*from_link, *advertisement, Match("ipv6_nd_target", str(instance.ipv6.next_hop))),
             (Output(LOCAL_PORT), ToController(QUOTE_LENGTH)),
             note="the IPv6 next hop says where it is, to Open vSwitch as well",
         )
+    yield step(
+        Table.NEIGHBOURS,
+        Priority.NORMAL,
+        from_link,
+        Output(LOCAL_PORT),
+        note="a neighbour says where it is",
+    )
+    yield drop_flow(Drop.ND_FROM_AFAR, Table.NEIGHBOURS, Priority.MISS)
     for address in instance.aftr_addresses:
         about_tunnel = *to_us, Match("ipv6_dst", str(address)), Match("ip_proto", ICMPV6)
         # What is about the lwAFTR's own traffic is the kernel's.

@@ -256,6 +256,8 @@ def test_downstream_packet_goes_to_the_lwb4_that_owns_the_port(
         ("in_port=1,ip", Drop.UNCLASSIFIED),
         (f"{TO_NIC6},ipv6,ipv6_dst=2001:db8:9::9", Drop.NOT_FOR_US),
         (f"in_port=1,dl_dst=02:00:00:00:06:99,ipv6,ipv6_dst={ANYCAST}", Drop.NOT_FOR_US),
+        (f"{TO_NIC6},icmp6,ipv6_dst={ANYCAST},nw_ttl=254,icmpv6_type=136,nd_target=2001:db8:1::9",
+         Drop.ND_FROM_AFAR),
         (down("udp", "192.0.2.1", "udp_dst=1072").replace(NIC4_MAC, "ff:ff:ff:ff:ff:ff"),
          Drop.NOT_FOR_US),
         (down("icmp", "192.0.2.1", "icmp_type=3,dl_src=00:c0:00:00:00:00"), Drop.DOWNSTREAM_ICMP),
