@@ -222,7 +222,7 @@ MARKS = {
     "eth_src 32-35": "high bits of the outer flow label",
     "eth_src 36-37, 41, 43-47": "outer hop limit",
     f"eth_src {Mark.ECHO.bit_length() - 1}": "an ICMP echo; with the next bit, a later "
-    "fragment of a protocol without ports",
+    "fragment of a protocol without ports, or an ICMP error about one",
     f"eth_src {Mark.NO_PORTS.bit_length() - 1}": "ICMP that names no port; a fragment whose "
     "ports are not known yet; a first fragment that others have come before",
     f"eth_src {Mark.TOO_BIG.bit_length() - 1}": "larger than a softwire carries whole, with DF",

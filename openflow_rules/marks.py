@@ -13,6 +13,7 @@ _ECHOES = {0, 8}  # ICMP types
 _ERRORS = {3, 11, 12}
 _WITH_PORTS = {6, 17, 33, 132, 136}  # TCP, UDP, DCCP, SCTP, UDP-Lite
 _OFFSET = 0x1FFF
+_MORE = 0x20  # of the byte that the flags are in
 _TCP, _UDP = 6, 17
 
 
@@ -24,7 +25,8 @@ def marked_frame(packet: bytes) -> bytes:
 def own_error_frame(packet: bytes) -> bytes:
     """The same for an ICMPv4 error of the lwAFTR's own: one that quotes a protocol without ports
     is about a packet of a full address, for which no port is needed."""
-    return _frame(packet, mark(packet) & ~Mark.NO_PORTS)
+    found = mark(packet)
+    return _frame(packet, 0 if found & Mark.NO_PORTS else found)
 
 
 def _frame(packet: bytes, eth_src: int) -> bytes:
@@ -37,10 +39,11 @@ def with_ports(frame: bytes, ports: int) -> bytes:
     return frame[:6] + (known | ports).to_bytes(6, "big") + frame[12:]
 
 
-def fragment_ports(packet: bytes) -> int | None:
-    """What a first fragment, or a whole packet, says of the ports of those that follow."""
+def fragment_ports(packet: bytes, *, upstream: bool = False) -> int | None:
+    """What a first fragment, or a whole packet, says of the ports of those that follow; it is one
+    that an lwB4 sent if it goes ``upstream``."""
     if packet[9] == _ICMP:
-        found = _icmp_ports(packet)
+        found = _icmp_ports(packet, upstream)
         if found & Mark.NO_PORTS:
             return None
         if found & Mark.ECHO:
@@ -54,11 +57,11 @@ def fragment_ports(packet: bytes) -> int | None:
     return int(destination) << Mark.DESTINATION_PORT_BIT | int(source) << Mark.SOURCE_PORT_BIT
 
 
-def mark(packet: bytes) -> int:
+def mark(packet: bytes, *, upstream: bool = False) -> int:
     """The ports of a sound IPv4 packet as softwire.bpf.c writes them, without an outer header."""
     if _is_later(packet):
         return Mark.NO_PORTS
-    return _icmp_ports(packet) if packet[9] == _ICMP else 0
+    return _icmp_ports(packet, upstream) if packet[9] == _ICMP else 0
 
 
 def _is_later(packet: bytes) -> bool:
@@ -66,8 +69,9 @@ def _is_later(packet: bytes) -> bool:
     return bool(fragment & _OFFSET)
 
 
-def _icmp_ports(packet: bytes) -> int:
-    """RFC 7596 section 8.1: the identifier of an echo, or the ports that an error quotes."""
+def _icmp_ports(packet: bytes, upstream: bool) -> int:
+    """RFC 7596 section 8.1: the identifier of an echo, or the ports that an error quotes, if it
+    quotes a packet that can have been sent (RFC 5508 REQ-4, REQ-5)."""
     message = _upper_layer(packet)
     if message is None:
         return Mark.NO_PORTS
@@ -78,15 +82,19 @@ def _icmp_ports(packet: bytes) -> int:
     if message[0] not in _ERRORS or len(quoted) < 20 or quoted[0] >> 4 != 4:
         return Mark.NO_PORTS
     upper = _upper_layer(quoted)
-    if upper is None:
+    if upper is None or quoted[12:16] != packet[16:20]:
+        return Mark.NO_PORTS
+    if upstream and quoted[16:20] != packet[12:16]:
         return Mark.NO_PORTS
     if quoted[9] in _WITH_PORTS:
         # The quoted packet went the other way: its source is our destination.
         near, far = struct.unpack_from("!HH", upper)
     elif quoted[9] == _ICMP and upper[0] in _ECHOES:
         (near,) = (far,) = struct.unpack_from("!H", upper, 4)
-    else:
+    elif quoted[9] == _ICMP or packet[6] & _MORE:
         return Mark.NO_PORTS
+    else:
+        return Mark.NO_PORTS | Mark.ECHO
     return int(near) << Mark.DESTINATION_PORT_BIT | int(far) << Mark.SOURCE_PORT_BIT
 
 

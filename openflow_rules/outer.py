@@ -41,7 +41,7 @@ def softwire_packet(frame: bytes, lwb4: bytes, br_address: bytes) -> bytes:
 
 def softwire_frame(packet: bytes, outer: ipv6.Header, limited: bool, softwire_mtu: int) -> bytes:
     """The frame that the shim would have made of an IPv4 packet in a softwire packet."""
-    own, label, hops = mark_of(packet), outer.label, outer.hop_limit
+    own, label, hops = mark_of(packet, upstream=True), outer.label, outer.hop_limit
     if packet[9:10] != b"\x01" or own & (Mark.ECHO | Mark.NO_PORTS):
         own |= (label & 0xFFFF) << 16
     own |= label >> 16 << 32

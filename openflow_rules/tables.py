@@ -19,6 +19,7 @@ class Table(enum.IntEnum):
     """The stages, in the order packets pass them."""
 
     CLASSIFY = 0
+    NEIGHBOURS = 2
     FILTER_FROM_SOFTWIRE = 4
     FILTER_FROM_INTERNET = 5
     UPSTREAM_PORT_SET = 10
@@ -77,8 +78,8 @@ TABLES: dict[Table, TableDeclaration] = {
         "Sorts packets by the port they came in by. Open vSwitch terminates tunnels at LOCAL: an "
         "IPv6 packet sent there that belongs to the softwire port comes back in by that port.",
         frozenset(
-            {"in_port", "eth_type", "ipv6_dst", "ip_proto", "icmpv6_type", "ipv6_nd_target"}
-            | {"ipv4_dst", "vlan_vid", "ip_frag", "eth_src"}
+            {"in_port", "eth_type", "ipv6_dst", "ip_proto", "icmpv6_type"}
+            | {"ipv4_dst", "vlan_vid", "ip_frag", "eth_src", "eth_dst"}
         ),
         frozenset(
             {
@@ -87,8 +88,14 @@ TABLES: dict[Table, TableDeclaration] = {
                 Table.FILTER_FROM_SOFTWIRE,
                 Table.FILTER_FROM_INTERNET,
                 Table.ARP_LEARN,
+                Table.NEIGHBOURS,
             }
         ),
+    ),
+    Table.NEIGHBOURS: TableDeclaration(
+        "Neighbour advertisements. It is a table of its own so that no other packet's flow in the "
+        "datapath has a hop limit.",
+        frozenset({"eth_type", "nw_ttl", "ip_proto", "icmpv6_type", "ipv6_nd_target"}),
     ),
     Table.FILTER_FROM_SOFTWIRE: TableDeclaration(
         "The IPv6 side's rules for what comes in; of each table's, the first that matches decides.",
@@ -242,6 +249,7 @@ class Drop(enum.IntEnum):
     NOT_FOR_US = 2
     SOFTWIRE_NOT_IPV4 = 3
     TAGGED = 4
+    ND_FROM_AFAR = 5
     UPSTREAM_NOT_SERVED = 10
     UPSTREAM_NO_BINDING = 11
     UPSTREAM_EXCLUDED_PORT = 12
@@ -264,9 +272,10 @@ class Drop(enum.IntEnum):
 
 DROP_MEANING: dict[Drop, str] = {
     Drop.UNCLASSIFIED: "from an unexpected port or of an unexpected Ethernet type",
-    Drop.NOT_FOR_US: "IPv6 to an address that is not the lwAFTR's",
+    Drop.NOT_FOR_US: "to an IPv6 address, or a MAC address, that is not the lwAFTR's",
     Drop.SOFTWIRE_NOT_IPV4: "something other than IPv4 in a softwire",
     Drop.TAGGED: "in a VLAN whose tag the NIC has taken away, so that the shim did not see it",
+    Drop.ND_FROM_AFAR: "neighbour advertisements from beyond the link (RFC 4861 section 7.1.2)",
     Drop.UPSTREAM_NOT_SERVED: "inner source in none of the configured IPv4 prefixes",
     Drop.UPSTREAM_NO_BINDING: "outer source, inner source and port are not those of one binding",
     Drop.UPSTREAM_EXCLUDED_PORT: "inner source port is one that belongs to nobody (A field 0)",
@@ -368,12 +377,13 @@ class Mark:
 
     The shim writes eth_src of every packet, bit by bit as softwire.bpf.c says: source-side port
     and, of an ICMP error, destination-side port; ``ECHO``, or ``NO_PORTS`` when an ICMP packet
-    names no port; ``TOO_BIG`` when a packet with DF is larger than the softwire MTU (Open
-    vSwitch's own check_pkt_larger would count each packet in the flows of both outcomes). The rest
-    of eth_src, and eth_dst, tell the controller of the outer header, and whether the shim
-    ``ANSWERS`` this lwB4, or does but ``NOT_NOW``. The rules write ``BR_PREFIX`` + br_tag into
-    eth_dst of what they send into the softwire, and ``REFUSED`` + br_tag, from ``BR_TAG_BIT`` on,
-    into that of what the shim is to answer.
+    names no port, or both when it is an error about a protocol that has none; ``TOO_BIG`` when a
+    packet with DF is larger than the softwire MTU (Open vSwitch's own check_pkt_larger would count
+    each packet in the flows of both outcomes). The rest of eth_src, and eth_dst, tell the
+    controller of the outer header, and whether the shim ``ANSWERS`` this lwB4, or does but
+    ``NOT_NOW``. The rules write ``BR_PREFIX`` + br_tag into eth_dst of what they send into the
+    softwire, and ``REFUSED`` + br_tag, from ``BR_TAG_BIT`` on, into that of what the shim is to
+    answer.
     """
 
     ECHO = 1 << 38

@@ -71,6 +71,7 @@ NOT_TUNNELLED = frozenset(
         Drop.NOT_FOR_US,
         Drop.SOFTWIRE_NOT_IPV4,
         Drop.TAGGED,
+        Drop.ND_FROM_AFAR,
         Drop.ARP_IGNORED,
     }
 )

@@ -61,7 +61,7 @@ class Paths:
         packet = report.packet
         if report.mtu is None:
             answer = None
-            if icmp.may_answer(packet):
+            if punt.may_answer(self._instance, packet):
                 answer = punt.ipv4_error(
                     self._instance, packet, icmp.UNREACHABLE, icmp.HOST_UNREACHABLE
                 )

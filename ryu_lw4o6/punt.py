@@ -25,7 +25,7 @@ def icmp_answer(instance: Instance, flow_cookie: int, frame: bytes) -> bytes | N
     The policy has been applied by the rules: what is not to be answered is not shown.
     """
     packet = icmp.ipv4_packet(frame)
-    if packet is None or not icmp.may_answer(packet):
+    if packet is None or not may_answer(instance, packet):
         return None
     if flow_cookie == UNKNOWN_IPV4:
         return ipv4_error(instance, packet, icmp.UNREACHABLE, icmp.HOST_UNREACHABLE)
@@ -38,9 +38,17 @@ def icmp_answer(instance: Instance, flow_cookie: int, frame: bytes) -> bytes | N
 
 def too_big(instance: Instance, packet: bytes, mtu: int) -> bytes | None:
     """Fragmentation needed, about a packet with DF that is larger than the next ``mtu``."""
-    if not icmp.may_answer(packet):
+    if not may_answer(instance, packet):
         return None
     return ipv4_error(instance, packet, icmp.UNREACHABLE, icmp.FRAGMENTATION_NEEDED, mtu)
+
+
+def may_answer(instance: Instance, packet: bytes) -> bool:
+    """Whether an ICMPv4 error may be sent about ``packet``: not to ourselves, nor to everybody on
+    the Internet side's link, which is no single host (RFC 1122 section 3.2.2)."""
+    own, source = instance.ipv4.address, IPv4Address(packet[12:16])
+    everybody = own.network.broadcast_address if own.network.prefixlen < 31 else None
+    return source not in (own.ip, everybody) and icmp.may_answer(packet)
 
 
 def bound_to(
@@ -57,7 +65,7 @@ def is_own_source(
     instance: Instance, table: BindingTable, packet: bytes, lwb4: IPv6Address
 ) -> bool:
     """Whether a packet's source is one that ``lwb4`` may use."""
-    ports = fragment_ports(packet)
+    ports = fragment_ports(packet, upstream=True)
     port = 0 if ports is None else ports >> Mark.SOURCE_PORT_BIT & 0xFFFF
     binding = bound_to(instance, table, IPv4Address(packet[12:16]), port)
     return binding is not None and binding.lwb4 == lwb4

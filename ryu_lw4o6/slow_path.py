@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -16,7 +16,7 @@ from openflow_rules.outer import softwire_frame
 from openflow_rules.tables import Table
 from ryu_lw4o6.core import ethernet, icmp, ipv4, ipv6
 from ryu_lw4o6.core.fragments import Piece, Waiting, joined
-from ryu_lw4o6.core.ipv6 import Malformed
+from ryu_lw4o6.core.ipv6 import Forbidden, Malformed
 from ryu_lw4o6.core.settings import Dscp, Instance
 
 FRAGMENT_SECONDS = 15.0
@@ -34,11 +34,12 @@ _Key = tuple[bytes | None, bytes, bytes, int]
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """A frame for the pipeline: at ``table``, out of a softwire if it has a ``tunnel``."""
+    """A frame for the pipeline: at ``table``, out of a softwire if it has a ``tunnel``. One without
+    a table is for the kernel, as it came."""
 
     frame: bytes
-    table: Table
-    tunnel: Tunnel | None
+    table: Table | None
+    tunnel: Tunnel | None = None
 
 
 class SlowPath:
@@ -75,8 +76,10 @@ class SlowPath:
     def first(self, known: PipelineFields, frame: bytes, now: float) -> list[Injection]:
         """A copy of a first fragment, others of whose packet have come before it."""
         packet = icmp.ipv4_packet(frame)
-        ports = None if packet is None else fragment_ports(packet)
-        if packet is None or ports is None:
+        if packet is None:
+            return []
+        ports = fragment_ports(packet, upstream=known.tunnel_source is not None)
+        if ports is None:
             return []
         key = _key(known, packet)
         self._ports.pop(key, None)
@@ -91,15 +94,20 @@ class SlowPath:
 
     def softwire(self, frame: bytes, now: float) -> list[Injection]:
         """An IPv6 packet to one of our AFTR addresses: a fragment, or with extension headers."""
+        in_fragments = False
         try:
             header, next_header, data = ipv6.read(frame[ethernet.HEADER :])
             opened = ipv6.behind_extensions(next_header, data)
             if opened.fragment is not None:
+                in_fragments = True
                 whole = self._reassemble(header, opened, now)
                 if whole is None:
                     return []
                 header, opened = whole
             return self._decapsulate(header, opened)
+        except Forbidden as error:
+            self.packets[f"dropped_{error}"] += 1
+            return [] if in_fragments else [Injection(frame, None)]
         except Malformed as error:
             self.packets[f"dropped_{error}"] += 1
             return []
@@ -112,7 +120,8 @@ class SlowPath:
         if fragment.next_header not in (ipv6.IPIP, ipv6.OPTIONS):
             return None  # the kernel's, who has it as well
         key = header.source, header.destination, fragment.identification
-        piece = Piece(fragment.offset, fragment.more, opened.payload, bytes([fragment.next_header]))
+        kept = bytes([fragment.next_header, header.traffic_class])
+        piece = Piece(fragment.offset, fragment.more, opened.payload, kept)
         if not self.reassembly.add(key, piece, now):
             return None
         pieces = self.reassembly.take(key)
@@ -122,7 +131,8 @@ class SlowPath:
         whole = ipv6.behind_extensions(pieces[0].frame[0], joined(pieces), first=False)
         if whole.fragment is not None:  # a fragment in fragments
             raise Malformed("malformed")
-        return header, whole
+        traffic_class = ipv6.reassembled_class([piece.frame[1] for piece in pieces])
+        return replace(header, traffic_class=traffic_class), whole
 
     def _decapsulate(self, header: ipv6.Header, opened: ipv6.Opened) -> list[Injection]:
         packet = opened.payload
@@ -142,7 +152,7 @@ class SlowPath:
                 raise Malformed("too_big")
             packets = ipv4.in_fragments(packet, self._instance.ipv4.mtu)
         tunnel = header.source.packed, header.destination.packed
-        ports = fragment_ports(packet)
+        ports = fragment_ports(packet, upstream=True)
         frames = [
             softwire_frame(p, header, opened.limited, self._instance.softwire_mtu) for p in packets
         ]

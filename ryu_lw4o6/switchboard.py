@@ -11,6 +11,7 @@ from typing import Any
 from ryu.lib import hub
 
 from openflow_rules import encode
+from openflow_rules.compiler.parts import LOCAL_PORT
 from openflow_rules.marks import own_error_frame
 from openflow_rules.tables import QUIET_SECONDS, CookieClass, Count, Punt, cookie
 from ryu_lw4o6 import punt
@@ -279,6 +280,9 @@ class Switch:
         if session is None or session.ports is None:
             return
         for injection in injections:
+            if injection.table is None:
+                session.send(encode.packet_out(injection.frame, LOCAL_PORT))
+                continue
             port = session.ports.ipv4 if injection.tunnel is None else session.ports.softwire
             session.send(encode.reinject(injection.frame, port, injection.table, injection.tunnel))
 

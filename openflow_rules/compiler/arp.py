@@ -38,7 +38,7 @@ def arp_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
             Table.ARP_ANSWER,
             Priority.NORMAL,
             (*request, target),
-            Move("eth_src", 0, "eth_dst", 0, 48),
+            Move("arp_sha", 0, "eth_dst", 0, 48),
             SetField("eth_src", ports.ipv4_mac),
             SetField("arp_op", ARP_REPLY),
             Move("arp_sha", 0, "arp_tha", 0, 48),

@@ -32,6 +32,7 @@ from ryu_lw4o6.core.settings import Instance
 LINK_LOCAL = IPv6Network("fe80::/10")
 MULTICAST = IPv6Network("ff00::/8")
 ND_ADVERTISEMENT = 136
+HOP_LIMIT_OF_ND = 255
 IPIP, FRAGMENT = 4, 44
 ICMPV6_ERRORS = (1, 2, 3, 4)  # unreachable, too big, time exceeded, parameter problem (RFC 4443)
 VLAN_PRESENT = 0x1000  # OFPVID_PRESENT
@@ -43,12 +44,15 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
     in_vlan = Match("vlan_vid", VLAN_PRESENT, VLAN_PRESENT)
     yield drop_flow(Drop.TAGGED, Table.CLASSIFY, Priority.OWN, in_vlan)
     ipv6 = Match("in_port", ports.ipv6), Match("eth_type", ETH_IPV6)
+    # What a link's switch floods, or everybody on it is sent, is not for us (RFC 1812 section
+    # 5.3.4, RFC 4443 section 2.4 e.4).
+    to_us = *ipv6, Match("eth_dst", ports.local_mac)
     own = {instance.ipv6.address.ip, *instance.aftr_addresses}
     for address in sorted(own):
         yield step(
             Table.CLASSIFY,
             Priority.NORMAL,
-            (*ipv6, Match("ipv6_dst", str(address))),
+            (*to_us, Match("ipv6_dst", str(address))),
             Output(LOCAL_PORT),
             note="to the lwAFTR: softwires end here, ND is answered here",
         )
@@ -60,19 +64,36 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
             Output(LOCAL_PORT),
             note="neighbour discovery",
         )
+    # Open vSwitch believes whoever says where a neighbour is, and does not look whether it comes
+    # from the link itself (RFC 4861 section 7.1.2).
+    advertisement = Match("ip_proto", ICMPV6), Match("icmpv6_type", ND_ADVERTISEMENT)
+    yield step(
+        Table.CLASSIFY,
+        Priority.EXCEPTION,
+        (*ipv6, *advertisement),
+        goto=Table.NEIGHBOURS,
+        note="somebody says where a neighbour is",
+    )
+    from_link = Match("eth_type", ETH_IPV6), Match("nw_ttl", HOP_LIMIT_OF_ND)
     if instance.ipv6.next_hop is not None:
-        target = Match("ipv6_nd_target", str(instance.ipv6.next_hop))
-        advertisement = Match("ip_proto", ICMPV6), Match("icmpv6_type", ND_ADVERTISEMENT), target
         yield Flow(
-            Table.CLASSIFY,
+            Table.NEIGHBOURS,
             Priority.EXCEPTION,
             cookie(CookieClass.PUNT, Punt.NEIGHBOUR),
-            (*ipv6, *advertisement),
+            (*from_link, *advertisement, Match("ipv6_nd_target", str(instance.ipv6.next_hop))),
             (Output(LOCAL_PORT), ToController(QUOTE_LENGTH)),
             note="the IPv6 next hop says where it is, to Open vSwitch as well",
         )
+    yield step(
+        Table.NEIGHBOURS,
+        Priority.NORMAL,
+        from_link,
+        Output(LOCAL_PORT),
+        note="a neighbour says where it is",
+    )
+    yield drop_flow(Drop.ND_FROM_AFAR, Table.NEIGHBOURS, Priority.MISS)
     for address in instance.aftr_addresses:
-        about_tunnel = *ipv6, Match("ipv6_dst", str(address)), Match("ip_proto", ICMPV6)
+        about_tunnel = *to_us, Match("ipv6_dst", str(address)), Match("ip_proto", ICMPV6)
         # What is about the lwAFTR's own traffic is the kernel's.
         to_kernel = (Output(LOCAL_PORT),) if address == instance.ipv6.address.ip else ()
         for kind in ICMPV6_ERRORS:
@@ -90,7 +111,7 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
             (IPIP, (), "a softwire packet that the shim leaves to the controller"),
             (FRAGMENT, (Output(LOCAL_PORT),), "an IPv6 fragment, of a softwire packet or another"),
         ):
-            match = *ipv6, Match("ipv6_dst", str(address)), Match("ip_proto", protocol)
+            match = *to_us, Match("ipv6_dst", str(address)), Match("ip_proto", protocol)
             slow = step(Table.CLASSIFY, Priority.EXCEPTION, match, *actions, note=what)
             yield punted(Count.SLOW_SOFTWIRE, Punt.SLOW_SOFTWIRE, slow)
     yield drop_flow(Drop.NOT_FOR_US, Table.CLASSIFY, Priority.PROTOCOL, *ipv6)
@@ -115,16 +136,18 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
         Drop.SOFTWIRE_NOT_IPV4, Table.CLASSIFY, Priority.PROTOCOL, Match("in_port", ports.softwire)
     )
     ipv4 = Match("in_port", ports.ipv4)
+    to_us4 = Match("eth_dst", ports.ipv4_mac)
     yield counted(
         Count.FROM_INTERNET,
         step(
             Table.CLASSIFY,
             Priority.NORMAL,
-            (ipv4, Match("eth_type", ETH_IPV4)),
+            (ipv4, *ip_match(to_us4)),
             goto=downstream,
             note="from the Internet",
         ),
     )
+    yield drop_flow(Drop.NOT_FOR_US, Table.CLASSIFY, Priority.PROTOCOL, ipv4, *ip_match())
     yield step(
         Table.CLASSIFY,
         Priority.NORMAL,
@@ -148,14 +171,14 @@ def classify_flows(instance: Instance, ports: Ports) -> Iterator[Flow]:
         )
     # Others of its packet have come before it, and wait at the controller for its ports.
     awaited = Match("ip_frag", FRAG_FIRST), eth_src_match(Mark.NO_PORTS, Mark.NO_PORTS)
-    for count, port, goto in (
-        (Count.FROM_SOFTWIRE, ports.softwire, upstream),
-        (Count.FROM_INTERNET, ports.ipv4, downstream),
+    for count, came, goto in (
+        (Count.FROM_SOFTWIRE, (Match("in_port", ports.softwire),), upstream),
+        (Count.FROM_INTERNET, (ipv4, to_us4), downstream),
     ):
         first = step(
             Table.CLASSIFY,
             Priority.EXCEPTION,
-            (Match("in_port", port), *ip_match(*awaited)),
+            (*came, *ip_match(*awaited)),
             goto=goto,
             note="the first fragment of a packet whose others the controller holds",
         )

@@ -123,8 +123,8 @@ def _echo_answer(own: Match) -> Flow:
 
 
 def _full(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
-    """An address of one's own needs no port: every protocol but 0, which IPv4 has not,
-    and every fragment passes."""
+    """An address of one's own needs no port: every protocol but 0, which IPv4 has not, errors
+    about all of them, and every fragment pass."""
     address = net_match(way.address, prefix.network)
     icmp = Match("ip_proto", ICMP)
     later = Match("ip_frag", FRAG_LATER)
@@ -154,6 +154,12 @@ def _shared(way: _Direction, prefix: Prefix) -> Iterator[Flow]:
     params = prefix.params
     icmp = Match("ip_proto", ICMP)
     yield _no_port_flow(way, address)
+    # Of a first fragment, the same two bits say that others have come before it.
+    about_no_port = eth_src_match(Mark.NO_PORTS | Mark.ECHO, Mark.NO_PORTS | Mark.ECHO)
+    yield drop_flow(
+        way.icmp, way.table, Priority.EXCEPTION,
+        *ip_match(address, icmp, Match("ip_frag", 0), about_no_port),
+    )  # fmt: skip
     # Excluded ports are those whose A field is zero. As a prefix of the port that costs few
     # datapath flows: Open vSwitch looks only at as many leading bits as it takes to tell.
     a_field = 0xFFFF << (16 - params.psid_offset) & 0xFFFF

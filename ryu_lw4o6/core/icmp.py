@@ -17,7 +17,7 @@ TTL_EXCEEDED = 0  # code of TIME_EXCEEDED
 _IPV6_MIN_MTU = 1280  # an ICMPv6 error is no longer than that (RFC 4443 section 2.4 c)
 _ICMPV4_LIMIT = 576  # nor an ICMPv4 error than that (RFC 1812 section 4.3.2.3)
 _NO_ERROR_ABOUT = {3, 4, 5, 11, 12}  # ICMPv4 errors (RFC 1122 section 3.2.2)
-_OFFSET = 0x1FFF
+_DF, _OFFSET = 0x4000, 0x1FFF
 _MULTICAST = 0xFF  # the first byte of such an address (RFC 4291 section 2.7)
 _UNSPECIFIED, _LOOPBACK = bytes(16), (1).to_bytes(16, "big")
 _PSEUDO = struct.Struct("!II")
@@ -69,13 +69,14 @@ def ipv4_packet(frame: bytes) -> bytes | None:
 
 def may_answer(packet: bytes) -> bool:
     """Whether an ICMPv4 error may be sent about ``packet`` (RFC 1122 section 3.2.2): not about an
-    ICMP error, a fragment that is not the first, or a packet no single host sent."""
+    ICMP error, a fragment that is not the first, or a packet no single host sent (class E, which
+    is 240.0.0.0/4, included)."""
     (fragment,) = struct.unpack_from("!H", packet, 6)
     source = IPv4Address(packet[12:16])
     destination = IPv4Address(packet[16:20])
     if fragment & _OFFSET or source.is_multicast or source.is_unspecified or source.is_loopback:
         return False
-    if source == IPv4Address("255.255.255.255") or destination.is_multicast:
+    if source.is_reserved or destination.is_multicast:
         return False
     header = (packet[0] & 0xF) * 4
     return packet[9] != 1 or (len(packet) > header and packet[header] not in _NO_ERROR_ABOUT)
@@ -91,13 +92,14 @@ def error(
     ttl: int = HOP_LIMIT,
 ) -> bytes:
     """An ICMPv4 error about ``packet`` (RFC 792), as it was received (RFC 1812 section 4.3.2.3).
-    ``mtu`` is the next hop's, for fragmentation needed (RFC 1191 section 4)."""
+    ``mtu`` is the next hop's, for fragmentation needed (RFC 1191 section 4). With DF, no two need
+    different identifications (RFC 6864 section 4.1)."""
     quoted = packet[: _ICMPV4_LIMIT - 20 - 8]
     message = struct.pack("!BBHHH", kind, code, 0, 0, mtu) + quoted
     message = message[:2] + struct.pack("!H", checksum(message)) + message[4:]
     # Precedence 6, internetwork control (RFC 1812 section 4.3.2.5).
     header = struct.pack(
-        "!BBHHHBBH4s4s", 0x45, 0xC0, 20 + len(message), 0, 0, ttl, 1, 0,
+        "!BBHHHBBH4s4s", 0x45, 0xC0, 20 + len(message), 0, _DF, ttl, 1, 0,
         own.packed, packet[12:16],
     )  # fmt: skip
     header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]

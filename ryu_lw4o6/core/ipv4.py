@@ -8,6 +8,7 @@ from ryu_lw4o6.core.ethernet import checksum
 
 DF, MF, OFFSET = 0x4000, 0x2000, 0x1FFF
 _CE, _ECT_1, _ECT_0 = 3, 1, 2
+_LINK_LOCAL = bytes([169, 254])
 
 
 def header_length(packet: bytes) -> int:
@@ -24,9 +25,11 @@ def is_sound(packet: bytes) -> bool:
 
 
 def is_martian(address: bytes) -> bool:
-    """Whether no packet may come from, or go to, an address (RFC 1812 sections 5.3.5 and 5.3.7):
-    this network, loopback, multicast, limited broadcast."""
-    return address[0] in (0, 127) or address[0] >> 4 == 0xE or address == b"\xff" * 4
+    """Whether no packet may come from, or go to, an address: this network, loopback, multicast,
+    limited broadcast (RFC 1812 sections 5.3.5 and 5.3.7), link-local (RFC 3927 section 7)."""
+    if address[0] in (0, 127) or address[:2] == _LINK_LOCAL:
+        return True
+    return address[0] >> 4 == 0xE or address == b"\xff" * 4
 
 
 def fragment_field(packet: bytes) -> int:

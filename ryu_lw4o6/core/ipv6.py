@@ -10,10 +10,16 @@ HEADER = 40
 IPIP, ROUTING, FRAGMENT, OPTIONS, HOP_BY_HOP, ICMPV6 = 4, 43, 44, 60, 0, 58
 _ENCAPSULATION_LIMIT = 4
 _MOST_HEADERS = 8
+_ECN = 3  # the bits of a traffic class; all of them set are CE (RFC 3168 section 5)
 
 
 class Malformed(ValueError):
     """A packet that goes no further; the text is the counter's name."""
+
+
+class Forbidden(Malformed):
+    """One whose extension headers do not let it. Its source may have to be told, which the kernel
+    knows (RFC 8200 sections 4.1, 4.2 and 4.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ def read(packet: bytes) -> tuple[Header, int, bytes]:
 
 def behind_extensions(next_header: int, data: bytes, *, first: bool = True) -> Opened:
     """Pass over extension headers up to a fragment, IPv4, or something else. ``first`` is whether
-    ``data`` follows the IPv6 header itself. Raises Malformed."""
+    ``data`` follows the IPv6 header itself. Raises Malformed, or Forbidden."""
     limited = False
     for position in range(_MOST_HEADERS):
         if next_header == FRAGMENT:
@@ -78,17 +84,17 @@ def behind_extensions(next_header: int, data: bytes, *, first: bool = True) -> O
             raise Malformed("malformed")
         if next_header == ROUTING:
             if data[3]:  # segments left: it goes elsewhere (RFC 8200 section 4.4)
-                raise Malformed("options")
+                raise Forbidden("options")
         else:
             if next_header == HOP_BY_HOP and not (first and position == 0):
-                raise Malformed("options")
+                raise Forbidden("options")
             limited |= _check_options(data[2:length])
         next_header, data = data[0], data[length:]
-    raise Malformed("options")
+    raise Forbidden("options")
 
 
 def _check_options(options: bytes) -> bool:
-    """Whether an encapsulation limit is among them. Raises Malformed if one of the options is not
+    """Whether an encapsulation limit is among them. Raises Forbidden if one of the options is not
     to be skipped by those who do not know it (RFC 8200 section 4.2)."""
     limited = False
     while options:
@@ -97,10 +103,21 @@ def _check_options(options: bytes) -> bool:
             options = options[1:]
             continue
         if kind >> 6 or len(options) < 2 or len(options) < 2 + options[1]:
-            raise Malformed("options")
+            raise Forbidden("options")
         limited |= kind == _ENCAPSULATION_LIMIT
         options = options[2 + options[1] :]
     return limited
+
+
+def reassembled_class(classes: list[int]) -> int:
+    """The traffic class of a packet whose fragments, in order, have had these: that of the first
+    (RFC 8200 section 4.5), but no sign of congestion is lost. Raises Malformed if not all
+    are of a transport that heeds it (RFC 3168 section 5.3)."""
+    if any(each & _ECN == _ECN for each in classes):
+        if any(not each & _ECN for each in classes):
+            raise Malformed("ecn")
+        return classes[0] | _ECN
+    return classes[0]
 
 
 def in_fragments(

@@ -35,8 +35,10 @@ def read(packet: bytes) -> Report | None:
     """What an IPv6 packet reports; None if nothing is to be told to the source of the packet
     inside, or if it is not about a softwire packet of the address that it was sent to."""
     try:
-        header, next_header, message = ipv6.read(packet)
-        if next_header != ipv6.ICMPV6 or len(message) < 8:
+        header, next_header, data = ipv6.read(packet)
+        opened = ipv6.behind_extensions(next_header, data)
+        message = opened.payload
+        if opened.next_header != ipv6.ICMPV6 or opened.fragment or len(message) < 8:
             return None
         pseudo = packet[8:40] + struct.pack("!II", len(message), ipv6.ICMPV6)
         if checksum(pseudo + message):
@@ -45,6 +47,8 @@ def read(packet: bytes) -> Report | None:
         if kind == _TIME_EXCEEDED and code != _HOP_LIMIT_EXCEEDED:
             return None
         if kind not in (_UNREACHABLE, _TOO_BIG, _TIME_EXCEEDED, _PARAMETER):
+            return None
+        if kind == _TOO_BIG and word < MIN_MTU:  # must be discarded (RFC 8201 section 4)
             return None
         quoted = message[8:]
         # Its length is that of the whole packet, of which this is the beginning.
@@ -60,7 +64,7 @@ def read(packet: bytes) -> Report | None:
         return None
     if len(inner) < _QUOTED or inner[0] >> 4 != 4 or inner[0] & 0xF < 5:
         return None
-    mtu = max(word, MIN_MTU) if kind == _TOO_BIG else None
+    mtu = word if kind == _TOO_BIG else None
     return Report(outer.source, outer.destination, inner, mtu, kind == _PARAMETER)
 
 

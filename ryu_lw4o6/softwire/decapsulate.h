@@ -8,11 +8,13 @@
 #define CE 3
 
 /*
- * Destination options before an IPv4 packet, OPTIONS bytes: accepted when made of options that a
- * node may skip (RFC 8200 section 4.2), such as the encapsulation limit (RFC 2473 section 4.1.1)
- * and padding.
+ * What is to be done about destination options before an IPv4 packet, OPTIONS bytes (RFC 8200 section
+ * 4.2): taken when made of options that a node may skip, such as the encapsulation limit (RFC 2473
+ * section 4.1.1) and padding; told about when one wants its sender to be told that it is not known.
  */
-static __always_inline int options_acceptable(const __u8 *options)
+enum judgement { BROKEN, TAKEN, TOLD_ABOUT };
+
+static __always_inline enum judgement judge_options(const __u8 *options)
 {
 	__u32 skip = 0, length_next = 0;
 
@@ -25,11 +27,11 @@ static __always_inline int options_acceptable(const __u8 *options)
 			length_next = 0;
 		} else {
 			if (options[at] >> 6)
-				return 0;
+				return options[at] >> 7 ? TOLD_ABOUT : BROKEN;
 			length_next = options[at] != 0;	/* 0 is Pad1, a single byte */
 		}
 	}
-	return !skip && !length_next;
+	return skip || length_next ? BROKEN : TAKEN;
 }
 
 /*
@@ -127,6 +129,9 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 	    !is_extension(ip6->nexthdr))
 		return XDP_PASS;
 	if (!bpf_map_lookup_elem(&aftr_addresses, &ip6->daddr)) {
+		/* Open vSwitch ends tunnels at every address that LOCAL has. */
+		if (ip6->nexthdr != IPPROTO_IPIP && hides_gre(data + INNER, end, ip6->nexthdr))
+			return refuse(REFUSED_GRE_FROM_WIRE);
 		count(PASSED_IN);
 		return XDP_PASS;
 	}
@@ -144,8 +149,15 @@ static __always_inline int decapsulate(struct xdp_md *ctx)
 			count(PASSED_IN);
 			return XDP_PASS;
 		}
-		if (!options_acceptable(options))
+		switch (judge_options(options)) {
+		case BROKEN:
 			return refuse(REFUSED_OPTIONS);
+		case TOLD_ABOUT:	/* by the kernel, to which the controller gives it */
+			count(PASSED_IN);
+			return XDP_PASS;
+		case TAKEN:
+			break;
+		}
 		limited = options[2] == ENCAPSULATION_LIMIT;
 		payload -= OPTIONS;
 		ip6->payload_len = bpf_htons(payload);
@@ -230,8 +242,18 @@ static __always_inline int mark_ipv4(struct xdp_md *ctx)
 }
 
 /*
- * Takes the tag off a frame that has the one of its side. Returns the Ethernet type, or -1 for a
- * frame of another VLAN: Open vSwitch would take it for an untagged one.
+ * Whether the length at `at` is one of an 802.3 frame that has an Ethernet type further on (RFC 1042).
+ * Open vSwitch looks for it there, and would take the packet for one that came through here.
+ */
+static __always_inline int in_snap(const __u8 *at, const void *end)
+{
+	return read16(at) < ETH_P_802_3_MIN && (const void *)(at + 8) <= end &&
+	       *(__u32 *)(at + 2) == bpf_htonl(0xaaaa0300) && !read16(at + 6);
+}
+
+/*
+ * Takes the tag off a frame that has the one of its side. Returns the Ethernet type, ETH_P_SNAP, or
+ * -1 for a frame of another VLAN: Open vSwitch would take it for an untagged one.
  */
 static __always_inline int take_off_tag(struct xdp_md *ctx)
 {
@@ -251,6 +273,8 @@ static __always_inline int take_off_tag(struct xdp_md *ctx)
 	}
 	if (in_vlan(type) || vlan != (type == ETH_P_IPV6 ? own->ipv6_vlan : own->ipv4_vlan))
 		return -1;
+	if (in_snap(data + (tagged ? 16 : 12), end))
+		return ETH_P_SNAP;
 	if (!tagged)
 		return type;
 	macs = *(__u64 *)data;

@@ -79,12 +79,12 @@ static __always_inline int unsound(const __u8 *ip, const void *end, __u32 room)
 }
 
 /*
- * Whether no packet may come from, or go to, the IPv4 address at `at` (RFC 1812 sections 5.3.5 and
- * 5.3.7): this network, loopback, multicast, limited broadcast.
+ * Whether no packet may come from, or go to, the IPv4 address at `at`: this network, loopback,
+ * multicast, limited broadcast (RFC 1812 sections 5.3.5 and 5.3.7), link-local (RFC 3927 section 7).
  */
 static __always_inline int martian(const __u8 *at)
 {
-	return at[0] == 0 || at[0] == 127 || at[0] >> 4 == 0xe ||
+	return at[0] == 0 || at[0] == 127 || (at[0] == 169 && at[1] == 254) || at[0] >> 4 == 0xe ||
 	       (at[0] & at[1] & at[2] & at[3]) == 0xff;
 }
 
@@ -96,9 +96,13 @@ static __always_inline int later_fragment(const __u8 *ip)
 
 /*
  * The ports that an ICMPv4 packet at `ip` speaks for (RFC 7596 section 8.1, RFC 5508 REQ-3): ECHO |
- * identifier, or those that an error quotes, destination's side << 16 | source's side, or NO_PORTS.
+ * identifier, or those that an error quotes, destination's side << 16 | source's side, or NO_PORTS;
+ * with ECHO if it quotes a protocol without ports, which a full address may have. It came from
+ * `lwb4`, or from the Internet. An error is sent to who sent what it quotes, and from an lwB4 is
+ * about what was sent to it: one that is not quotes nobody's packet (RFC 5508 REQ-4, REQ-5).
  */
-static __always_inline __u64 icmp_ports(const __u8 *ip, const void *end)
+static __always_inline __u64 icmp_ports(const __u8 *ip, const void *end,
+					const struct in6_addr *lwb4)
 {
 	__u32 length, quoted_length, id;
 	const __u8 *icmp, *quoted, *upper;
@@ -126,7 +130,8 @@ static __always_inline __u64 icmp_ports(const __u8 *ip, const void *end)
 	if ((const void *)(quoted + 20) > end || quoted[0] >> 4 != 4 || later_fragment(quoted))
 		return NO_PORTS;
 	quoted_length = (quoted[0] & 0xf) * 4;
-	if (quoted_length < 20)
+	if (quoted_length < 20 || *(__u32 *)(quoted + 12) != *(__u32 *)(ip + 16) ||
+	    (lwb4 && *(__u32 *)(quoted + 16) != *(__u32 *)(ip + 12)))
 		return NO_PORTS;
 	upper = quoted + quoted_length;
 	if ((const void *)(upper + 8) > end)
@@ -145,7 +150,7 @@ static __always_inline __u64 icmp_ports(const __u8 *ip, const void *end)
 		id = read16(upper + 4);
 		return id << 16 | id;
 	}
-	return NO_PORTS;
+	return read16(ip + 6) & IP_MF ? NO_PORTS : ECHO | NO_PORTS;
 }
 
 /* Both ports of a first fragment of TCP or UDP, 0 if they are not all there. */
@@ -200,7 +205,7 @@ static __always_inline __u64 fragment_mark(const __u8 *ip, const void *end,
 		return before->known ? PORTS | before->ports : NO_PORTS;
 	}
 	if (ip[9] == IPPROTO_ICMP) {
-		mark = icmp_ports(ip, end);
+		mark = icmp_ports(ip, end, lwb4);
 		if (mark & NO_PORTS)
 			return mark;
 		ports = mark;
@@ -239,7 +244,7 @@ static __always_inline int write_mark(__u8 *mac, const __u8 *ip, const void *end
 		if (mark & REFUSED)
 			return 0;
 	} else if (ip[9] == IPPROTO_ICMP) {
-		mark = icmp_ports(ip, end);
+		mark = icmp_ports(ip, end, lwb4);
 		if (!(mark & (ECHO | NO_PORTS)))
 			mark |= PORTS;
 	}

@@ -20,7 +20,8 @@
  *              32-35  bits 16-19 of the outer flow label
  *              36-37, 41, 43-47
  *                     the outer hop limit, from its bit 0 upwards
- *              38     an ICMP echo; a later fragment of a protocol without ports (with bit 39)
+ *              38     an ICMP echo; with bit 39, a later fragment of a protocol without ports, or
+ *                     an ICMP error about one
  *              39     ICMP that names no port; a later fragment whose packet's first has not come;
  *                     a first fragment that others have come before
  *              42     more than a softwire carries whole, and may not be fragmented
@@ -55,6 +56,8 @@ SEC("xdp") int softwire_in(struct xdp_md *ctx)
 	switch (take_off_tag(ctx)) {
 	case -1:
 		return refuse(REFUSED_VLAN);
+	case ETH_P_SNAP:
+		return refuse(REFUSED_GRE_FROM_WIRE);
 	case ETH_P_IPV6:
 		return decapsulate(ctx);
 	case ETH_P_IP:

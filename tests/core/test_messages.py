@@ -145,6 +145,7 @@ def test_icmpv4_error_to_the_byte() -> None:
     read = IP(packet)
     assert (read.src, read.dst, read.tos, read.ttl) == ("198.51.100.1", "192.0.2.1", 0xC0, 64)
     assert read.len == len(packet) == 20 + 8 + len(INNER)
+    assert packet[4:8] == bytes.fromhex("0000 4000")  # atomic: RFC 6864 section 4.1
     assert packet[20:22] == b"\x03\x01"
     assert packet[24:28] == bytes(4)
     assert packet[28:] == INNER
@@ -172,6 +173,8 @@ def test_fragmentation_needed_names_the_mtu() -> None:
         (IP(src="198.51.100.9", dst="192.0.2.1", frag=2) / UDP(), False),
         (IP(src="224.0.0.1", dst="192.0.2.1") / UDP(), False),
         (IP(src="0.0.0.0", dst="192.0.2.1") / UDP(), False),
+        (IP(src="240.0.0.1", dst="192.0.2.1") / UDP(), False),
+        (IP(src="255.255.255.255", dst="192.0.2.1") / UDP(), False),
         (IP(src="198.51.100.9", dst="224.0.0.5") / UDP(), False),
     ],
 )

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, IPv6, IPv6ExtHdrFragment
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6PacketTooBig,
+    IPv6,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    PadN,
+)
 from scapy.packet import Packet, Raw
 
 from ryu_lw4o6.core.tunnel_icmp import PathMtus, read
@@ -30,6 +37,14 @@ def test_what_it_says() -> None:
     assert unreachable.mtu is None
 
 
+def test_behind_extension_headers() -> None:
+    """Which any node has to pass over (RFC 8200 section 4)."""
+    plain = error(ICMPv6PacketTooBig(mtu=1400))
+    options = IPv6ExtHdrHopByHop(nh=58, options=[PadN(optdata=bytes(4))])
+    behind = IPv6(src="2001:db8:77::1", dst=AFTR) / options / Raw(plain[40:])
+    assert read(bytes(behind)) == read(plain)
+
+
 def test_about_a_fragment_that_we_made() -> None:
     """Of the first, the ports can be seen (RFC 8200 section 4.5)."""
     for offset, understood in ((0, True), (181, False)):
@@ -40,7 +55,9 @@ def test_about_a_fragment_that_we_made() -> None:
 
 @pytest.mark.parametrize("mtu", [0, 68, 1279])
 def test_no_path_takes_less_than_1280_bytes(mtu: int) -> None:
-    report = read(error(ICMPv6PacketTooBig(mtu=mtu)))
+    """Who says so is not believed at all (RFC 8201 section 4)."""
+    assert read(error(ICMPv6PacketTooBig(mtu=mtu))) is None
+    report = read(error(ICMPv6PacketTooBig(mtu=1280)))
     assert report is not None
     assert report.mtu == 1280
 

@@ -28,6 +28,9 @@ def about(quoted: Packet) -> bytes:
         (about(QUOTED / ICMP(type=8, id=1072)), 0x0430_0430),
         (bytes(QUOTED / ICMP(type=0, id=1072)), 1 << 38 | 0x0430),
         (bytes(QUOTED / ICMP(type=13)), 1 << 39),
+        (about(IP(src="192.0.2.1", dst="198.51.100.200", proto=50) / Raw(bytes(8))), 3 << 38),
+        # what it quotes came from somebody else
+        (about(IP(src="192.0.2.9", dst="198.51.100.200") / UDP(sport=1072, dport=53)), 1 << 39),
         (bytes(QUOTED / UDP(sport=1072, dport=53)), 0),
     ],
 )
@@ -39,8 +42,9 @@ def test_ports_are_where_the_rules_look(packet: bytes, expected: int) -> None:
 
 
 def test_an_own_error_about_a_protocol_without_ports_gets_through() -> None:
-    packet = about(IP(src="203.0.113.5", dst="198.51.100.200", proto=47) / Raw(bytes(8)))
-    assert mark(packet) == Mark.NO_PORTS
+    quoted = IP(src="203.0.113.5", dst="198.51.100.200", proto=47) / Raw(bytes(8))
+    packet = bytes(IP(src="198.51.100.1", dst="203.0.113.5") / ICMP(type=11) / Raw(bytes(quoted)))
+    assert mark(packet) == Mark.NO_PORTS | Mark.ECHO
     assert own_error_frame(packet)[6:12] == bytes(6)
 
 
@@ -53,10 +57,15 @@ QUOTES = st.sampled_from([0, 6, 1, 17, 47]).flatmap(
 
 @given(
     st.integers(0, 255), st.binary(max_size=40) | QUOTES, st.sampled_from([0, 1, 0x2000]),
-    st.sampled_from([b"", b"\x01" * 4]),
+    st.sampled_from([b"", b"\x01" * 4]), st.sampled_from(["192.0.2.1", "192.0.2.7"]),
+    st.booleans(),
 )  # fmt: skip
-def test_the_same_as_the_shims_model(kind: int, rest: bytes, frag: int, options: bytes) -> None:
+def test_the_same_as_the_shims_model(
+    kind: int, rest: bytes, frag: int, options: bytes, source: str, upstream: bool
+) -> None:
     message = bytes([kind, 0, 0, 0, 4, 48, 0, 0]) + rest
-    packet = bytearray(bytes(IP(dst="192.0.2.1", proto=1, options=options) / Raw(message)))
+    header = IP(src=source, dst="192.0.2.1", proto=1, options=options)
+    packet = bytearray(bytes(header / Raw(message)))
     packet[6:8] = frag.to_bytes(2, "big")
-    assert mark(bytes(packet)) == model.icmp_mark(bytes(packet))
+    expected = model.icmp_mark(bytes(packet), upstream=upstream)
+    assert mark(bytes(packet), upstream=upstream) == expected

@@ -22,6 +22,7 @@ from tests.support.openflow import Connection
 from tests.support.ovs import Ovs
 
 NIC4_MAC = "02:00:00:00:04:01"
+TO_NIC6 = "in_port=1,dl_dst=02:00:00:00:06:01"
 
 
 class Bridge:
@@ -131,6 +132,7 @@ OUT4 = f"set(eth(dst={NEXT_HOP_MAC}))"
         up("ip,nw_proto=47", 3, "203.0.113.5", INTERNET),  # full: any protocol
         up("udp", 3, "203.0.113.5", f"{INTERNET},nw_frag=later"),  # full: fragments
         up("icmp", 3, "203.0.113.5", f"{INTERNET},nw_frag=later,dl_src=3a:b1:23:45:00:00"),
+        up("icmp", 3, "203.0.113.5", f"{INTERNET},icmp_type=3,dl_src=3a:f1:23:45:00:00"),
         up("udp", 1, "192.0.2.1", f"{INTERNET},nw_frag=later,dl_src=3a:31:00:35:04:30"),
         up("tcp", 4, "198.18.0.7", f"{INTERNET},tcp_src=16384,tcp_dst=80", SECOND_BR),
         up("tcp", 4, "198.18.0.7", f"{INTERNET},tcp_src=32767,tcp_dst=80", SECOND_BR),
@@ -252,7 +254,13 @@ def test_downstream_packet_goes_to_the_lwb4_that_owns_the_port(
         ("in_port=2,dl_type=0x88cc", Drop.UNCLASSIFIED),
         (down("udp", "192.0.2.1", "udp_dst=1072,dl_vlan=7"), Drop.TAGGED),
         ("in_port=1,ip", Drop.UNCLASSIFIED),
-        ("in_port=1,ipv6,ipv6_dst=2001:db8:9::9", Drop.NOT_FOR_US),
+        (f"{TO_NIC6},ipv6,ipv6_dst=2001:db8:9::9", Drop.NOT_FOR_US),
+        (f"in_port=1,dl_dst=02:00:00:00:06:99,ipv6,ipv6_dst={ANYCAST}", Drop.NOT_FOR_US),
+        (f"{TO_NIC6},icmp6,ipv6_dst={ANYCAST},nw_ttl=254,icmpv6_type=136,nd_target=2001:db8:1::9",
+         Drop.ND_FROM_AFAR),
+        (down("udp", "192.0.2.1", "udp_dst=1072").replace(NIC4_MAC, "ff:ff:ff:ff:ff:ff"),
+         Drop.NOT_FOR_US),
+        (down("icmp", "192.0.2.1", "icmp_type=3,dl_src=00:c0:00:00:00:00"), Drop.DOWNSTREAM_ICMP),
     ],
 )  # fmt: skip
 def test_downstream_packet_that_breaks_a_rule_is_dropped_by_name(
@@ -344,7 +352,7 @@ def test_fragments_of_a_range_of_ports_share_a_datapath_flow(bridge: Bridge) -> 
     "protocol", ["nw_proto=4", "nw_proto=44,nw_frag=later", "nw_proto=4,nw_frag=first"]
 )
 def test_a_softwire_packet_in_pieces_is_for_the_controller(bridge: Bridge, protocol: str) -> None:
-    trace = bridge.trace(f"in_port=1,ipv6,{protocol},ipv6_src=2001:db8:b4::1,ipv6_dst={ANYCAST}")
+    trace = bridge.trace(f"{TO_NIC6},ipv6,{protocol},ipv6_src=2001:db8:b4::1,ipv6_dst={ANYCAST}")
     assert names(trace) == {"slow_softwire"}
     assert f"meter:{Punt.SLOW_SOFTWIRE}" in trace
 
@@ -556,11 +564,12 @@ def test_a_smaller_path_mtu_is_one_lwb4s(reprogram: Bridge) -> None:
 
 @pytest.mark.parametrize("kind", [1, 2, 3, 4])
 def test_errors_about_softwires_are_shown(bridge: Bridge, kind: int) -> None:
-    trace = bridge.trace(f"in_port=1,icmp6,ipv6_dst={ANYCAST},icmpv6_type={kind}")
+    trace = bridge.trace(f"{TO_NIC6},icmp6,ipv6_dst={ANYCAST},icmpv6_type={kind}")
     assert names(trace) == {"tunnel_icmp"}
     assert f"meter:{Punt.TUNNEL_ICMP}" in trace
-    own = bridge.trace(f"in_port=1,icmp6,ipv6_dst=2001:db8:1::1,icmpv6_type={kind}")
+    own = bridge.trace(f"{TO_NIC6},icmp6,ipv6_dst=2001:db8:1::1,icmpv6_type={kind}")
     assert "CONTROLLER" not in own
+    assert "LOCAL" in own
 
 
 ECHO = "icmp_type=8,dl_src=00:40:00:00:00:09"
@@ -605,6 +614,6 @@ def test_arp_of_the_next_hop_is_shown_to_the_controller(bridge: Bridge) -> None:
     ["2001:db8:1::1", "2001:db8:ffff::1", "2001:db8:ffff::2", "ff02::1:ff00:1", "fe80::1"],
 )
 def test_ipv6_for_the_lwaftr_goes_to_local(bridge: Bridge, address: str) -> None:
-    trace = bridge.trace(f"in_port=1,icmp6,ipv6_src=2001:db8:1::fe,ipv6_dst={address}")
+    trace = bridge.trace(f"{TO_NIC6},icmp6,ipv6_src=2001:db8:1::fe,ipv6_dst={address}")
     assert "LOCAL" in trace.split("bridge(")[1]
     assert names(trace) == set()

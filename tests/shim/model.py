@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 EXTENSIONS = {0, 43, 44, 51, 60}  # hop-by-hop, routing, fragment, authentication, destination
 TEB = bytes.fromhex("00006558")
+SNAP = bytes.fromhex("aaaa03 000000")
 ECHO, NO_PORTS, TOO_BIG = 1 << 38, 1 << 39, 1 << 42  # bits of eth_src
 SOFTWIRE_MTU, IPV4_MTU = 1460, 1500
 
@@ -24,6 +25,8 @@ def into_ovs(
         return None
     if untagged[12:14] == b"\x86\xdd":
         return wire_to_ovs(untagged, addresses)
+    if int.from_bytes(untagged[12:14], "big") < 1536 and untagged[14:20] == SNAP:
+        return None  # Open vSwitch would find the Ethernet type behind it (RFC 1042)
     return internet_to_ovs(untagged) if untagged[12:14] == b"\x08\x00" else untagged
 
 
@@ -44,15 +47,19 @@ def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
     if len(ipv6) < 40:
         return frame
     next_header, payload_length = ipv6[6], int.from_bytes(ipv6[4:6], "big")
-    if next_header not in EXTENSIONS | {4, 47} or ipv6[24:40] not in addresses:
-        return frame
     rest = frame[54:]
+    if next_header not in EXTENSIONS | {4, 47}:
+        return frame
+    if ipv6[24:40] not in addresses:  # it may still be one of LOCAL's, where tunnels end
+        return None if _leads_to_gre(next_header, rest) else frame
     limited = False
     if next_header == 60:
         if len(rest) < 8 or payload_length < 8:
             return None
         if rest[0] == 4 and not rest[1]:  # what is longer, the controller takes away
-            if not _may_skip(rest[2:8]):
+            if (may_skip := _may_skip(rest[2:8])) is None:
+                return frame
+            if not may_skip:
                 return None
             limited = rest[2] == 4
             rest, next_header, payload_length = rest[8:], 4, payload_length - 8
@@ -81,7 +88,7 @@ def wire_to_ovs(frame: bytes, addresses: Collection[bytes]) -> bytes | None:
     source = int.from_bytes(ipv6[8:24], "big")
     answers = 3 if source in (0, 1) or source >> 120 == 0xFF else 1
     inner = bytes.fromhex("024b00") + bytes([answers, limited, first >> 20 & 0xFF])
-    inner += mark(rest, first & 0xFFFFF, hop_limit) + b"\x08\x00"
+    inner += mark(rest, first & 0xFFFFF, hop_limit, upstream=True) + b"\x08\x00"
     return frame[:14] + ipv6 + TEB + inner + rest
 
 
@@ -121,8 +128,8 @@ def internet_to_ovs(frame: bytes) -> bytes | None:
 
 
 def is_martian(address: bytes) -> bool:
-    """RFC 1812 sections 5.3.5 and 5.3.7."""
-    martians = ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32")
+    """RFC 1812 sections 5.3.5 and 5.3.7, RFC 3927 section 7."""
+    martians = "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32"
     return any(IPv4Address(address) in IPv4Network(network) for network in martians)
 
 
@@ -167,10 +174,13 @@ def answer(frame: bytes, br_addresses: Mapping[int, bytes]) -> bytes | None:
     return frame[:14] + bytes.fromhex("60000000") + size[2:] + b"\x3a\x40" + source + lwb4 + message
 
 
-def _may_skip(options: bytes) -> bool:
-    """Whether these options fill their space exactly and none forbids skipping (RFC 8200 4.2)."""
+def _may_skip(options: bytes) -> bool | None:
+    """Whether these options fill their space exactly and none forbids skipping (RFC 8200 4.2);
+    None if its sender is to be told so."""
     while options:
-        if options[0] & 0xC0:
+        if options[0] & 0x80:
+            return None
+        if options[0] & 0x40:
             return False
         if options[0] == 0:
             options = options[1:]
@@ -207,9 +217,9 @@ def is_sound(packet: bytes, payload_length: int) -> bool:
     return checksum(packet[:header]) == 0
 
 
-def mark(packet: bytes, label: int = 0, hop_limit: int = 0) -> bytes:
+def mark(packet: bytes, label: int = 0, hop_limit: int = 0, *, upstream: bool = False) -> bytes:
     """eth_src for an IPv4 packet, with the outer header's flow label and hop limit."""
-    found = icmp_mark(packet) if packet[9] == 1 else 0
+    found = icmp_mark(packet, upstream=upstream) if packet[9] == 1 else 0
     if packet[9] != 1 or found & (ECHO | NO_PORTS):
         found |= (label & 0xFFFF) << 16
     found |= (label >> 16) << 32
@@ -220,8 +230,9 @@ def mark(packet: bytes, label: int = 0, hop_limit: int = 0) -> bytes:
     return found.to_bytes(6, "big")
 
 
-def icmp_mark(packet: bytes) -> int:
-    """eth_src for an ICMPv4 packet: far port, near port (RFC 7596 8.1)."""
+def icmp_mark(packet: bytes, *, upstream: bool = False) -> int:
+    """eth_src for an ICMPv4 packet: far port, near port (RFC 7596 8.1). An error is about a packet
+    that came from where it goes, and of an lwB4 about one that went where it comes from."""
     upper = _upper_layer(packet)
     if upper is None:
         return NO_PORTS
@@ -230,7 +241,9 @@ def icmp_mark(packet: bytes) -> int:
     if upper[0] not in (3, 11, 12):
         return NO_PORTS
     quoted = upper[8:]
-    if len(quoted) < 20 or quoted[0] >> 4 != 4:
+    if len(quoted) < 20 or quoted[0] >> 4 != 4 or quoted[12:16] != packet[16:20]:
+        return NO_PORTS
+    if upstream and quoted[16:20] != packet[12:16]:
         return NO_PORTS
     ports = _upper_layer(quoted)
     if ports is None:
@@ -239,7 +252,9 @@ def icmp_mark(packet: bytes) -> int:
         return int.from_bytes(ports[:4], "big")
     if quoted[9] == 1 and ports[0] in (0, 8):
         return int.from_bytes(ports[4:6] * 2, "big")
-    return NO_PORTS
+    if quoted[9] == 1 or packet[6] & 0x20:
+        return NO_PORTS
+    return ECHO | NO_PORTS  # a protocol that has none, which is a full address's
 
 
 def _upper_layer(packet: bytes) -> bytes | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, UDP
+from scapy.layers.inet import ICMP, IP, UDP
 
 from ryu_lw4o6.core.settings import br_tag
 from ryu_lw4o6.softwire import nic, shim
@@ -18,11 +18,13 @@ from tests.shim.test_shim import (
     GRE_FRAME,
     INSTANCE,
     QUOTED_ECHO,
+    QUOTED_GRE,
     QUOTED_TCP,
     QUOTED_UDP,
     SECOND,
     UDP_PACKET,
     from_ovs,
+    in_snap,
     in_vlan,
     inner,
     place,
@@ -36,7 +38,11 @@ __all__ = ["place"]
 ADDRESSES = {AFTR.packed, SECOND.packed}
 BR_ADDRESSES = {br_tag(a): a.packed for a in (AFTR, SECOND)}
 ERRORS = [inner(ICMP(type=t) / q) for t in (3, 11, 12) for q in (QUOTED_TCP, QUOTED_UDP)]
-PACKETS = [UDP_PACKET, ECHO, *ERRORS, inner(ICMP(type=3) / QUOTED_ECHO)]
+PACKETS = [
+    UDP_PACKET, ECHO, *ERRORS, inner(ICMP(type=3) / QUOTED_ECHO), inner(ICMP(type=3) / QUOTED_GRE),
+    bytes(IP(src="192.0.2.9", dst="198.51.100.200") / ICMP(type=3) / QUOTED_UDP),
+    bytes(IP(src="192.0.2.1", dst="198.51.100.9") / ICMP(type=3) / QUOTED_UDP),
+]  # fmt: skip
 OPTIONS = [bytes.fromhex(f"{nh:02x}00 0401 0401 0000") for nh in (4, 58, 47, 60, 0)]
 CONGESTED = [
     softwire(inner(UDP(sport=1072, dport=53), tos=tos), tc=tc)
@@ -49,11 +55,13 @@ SEEDS = [
     *(softwire(packet, dst="2001:db8:ffff::3") for packet in PACKETS),
     *(softwire(o + ECHO, nh=nh) for o in OPTIONS for nh in (60, 0, 43, 44, 51)),
     *(softwire(o + p + ECHO, nh=60) for o in OPTIONS for p in OPTIONS),
+    *(softwire(bytes.fromhex(f"0400 {kind}04 01020304") + ECHO, nh=60) for kind in ("5e", "9e")),
     *(in_vlan(softwire(packet)) for packet in PACKETS[:2]),
     in_vlan(in_vlan(GRE_FRAME)),
     in_vlan(softwire(UDP_PACKET, dst="2001:db8:ffff::3")),
     in_vlan(softwire(UDP_PACKET[20:], nh=17)),
 ]
+SEEDS += [in_snap(frame) for frame in SEEDS[:4]]
 SENT = [from_ovs(br, packet) for br in (AFTR, SECOND) for packet in PACKETS]
 FROM_INTERNET = [bytes(12) + b"\x08\x00" + packet for packet in PACKETS]
 

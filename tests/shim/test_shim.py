@@ -122,6 +122,7 @@ def counters() -> dict[str, int]:
     return found
 
 
+SNAP = bytes.fromhex("aaaa03 000000")
 UDP_PACKET = inner(UDP(sport=1072, dport=53) / b"question")
 
 
@@ -175,6 +176,7 @@ QUOTED_UDP = bytes(IP(src="198.51.100.200", dst="192.0.2.1") / UDP(sport=53, dpo
 QUOTED_TCP = bytes(
     IP(src="198.51.100.200", dst="192.0.2.1", options=b"\x01" * 8) / TCP(sport=80, dport=0x0431)
 )[:36]
+QUOTED_GRE = bytes(IP(src="198.51.100.200", dst="192.0.2.1", proto=47) / bytes(8))
 QUOTED_ECHO = bytes(IP(src="198.51.100.200", dst="192.0.2.1") / ICMP(type=0, id=0x0439))[:28]
 
 
@@ -196,7 +198,11 @@ QUOTED_ECHO = bytes(IP(src="198.51.100.200", dst="192.0.2.1") / ICMP(type=0, id=
                                    / bytes(8))), "008000000000"),
         (inner(ICMP(type=3) / bytes(IP(dst="192.0.2.1") / ICMP(type=13) / bytes(12))),
          "008000000000"),
-        (inner(ICMP(type=3) / bytes(IP(dst="192.0.2.1", proto=47) / bytes(8))), "008000000000"),
+        # what another sent; a protocol that has no ports, in a first fragment as well
+        (inner(ICMP(type=3) / bytes(IP(src="1.1.1.1", dst="192.0.2.1") / UDP(dport=0x0433))),
+         "008000000000"),
+        (inner(ICMP(type=3) / QUOTED_GRE), "00c000000000"),
+        (inner(ICMP(type=3) / QUOTED_GRE / bytes(4), flags="MF"), "008000000000"),
         # a first fragment still has its identifier
         (inner(ICMP(type=8, id=0x0437) / bytes(8), flags="MF"), "004000000437"),
     ],
@@ -244,6 +250,11 @@ def test_scapy_agrees_about_the_encapsulation_limit(ends: Ends) -> None:
 GRE_FRAME = as_gre(softwire(UDP_PACKET))
 
 
+def in_snap(frame: bytes) -> bytes:
+    """The same in an 802.3 frame, behind LLC and SNAP headers (RFC 1042)."""
+    return frame[:12] + (len(frame) - 6).to_bytes(2, "big") + SNAP + frame[12:]
+
+
 def in_vlan(frame: bytes, tag: int = 100) -> bytes:
     return frame[:12] + b"\x81\x00" + tag.to_bytes(2, "big") + frame[12:]
 
@@ -259,7 +270,7 @@ def in_vlan(frame: bytes, tag: int = 100) -> bytes:
         (softwire(UDP_PACKET[:2] + b"\xff\xff" + UDP_PACKET[4:]), "refused_truncated"),
         (softwire(UDP_PACKET[:10] + b"\xab\xcd" + UDP_PACKET[12:]), "refused_checksum"),
         (softwire(UDP_PACKET, tc=0x2B), "refused_ecn"),  # CE outside, Not-ECT inside
-        (softwire(bytes.fromhex("0400 c3 04 00000000") + UDP_PACKET, nh=60), "refused_options"),
+        (softwire(bytes.fromhex("0400 43 04 00000000") + UDP_PACKET, nh=60), "refused_options"),
         (softwire(bytes.fromhex("0400 04 05 00000000") + UDP_PACKET, nh=60), "refused_options"),
         (softwire(bytes.fromhex("0400 0401"), nh=60), "refused_truncated"),
         # GRE behind extension headers: Open vSwitch and the kernel would find it there
@@ -279,6 +290,12 @@ def in_vlan(frame: bytes, tag: int = 100) -> bytes:
         # in a VLAN, or two
         (in_vlan(softwire(UDP_PACKET)), "refused_vlan"),
         (in_vlan(softwire(UDP_PACKET, dst="2001:db8:ffff::3")), "refused_vlan"),
+        # to another address, at which Open vSwitch may end tunnels as well
+        (as_gre(softwire(UDP_PACKET, dst="2001:db8:ffff::3")), "refused_gre_from_wire"),
+        (softwire(bytes.fromhex("2f00 0104 00000000") + GRE_FRAME[54:], nh=60, dst="fe80::1"),
+         "refused_gre_from_wire"),
+        (in_snap(GRE_FRAME), "refused_gre_from_wire"),
+        (in_snap(bytes(Ether(dst=NIC4, type=0x0800)) + UDP_PACKET), "refused_gre_from_wire"),
         (in_vlan(in_vlan(GRE_FRAME)), "refused_vlan"),
     ],
     ids=short,
@@ -293,10 +310,10 @@ def test_what_is_no_softwire_packet_is_refused(ends: Ends, frame: bytes, counter
     "frame",
     [
         softwire(UDP_PACKET, dst="2001:db8:ffff::3"),  # not an address of ours
-        as_gre(softwire(UDP_PACKET, dst="2001:db8:ffff::3")),
         softwire(bytes(UDP(sport=546, dport=547)), nh=17),
         softwire(bytes.fromhex("3a00 0104 00000000") + bytes(8), nh=60),  # options, then ICMPv6
-        # 16 bytes of options: the controller's
+        # an option whose sender is to be told, 16 bytes of options: the controller's
+        softwire(bytes.fromhex("0400 9e04 01020304") + UDP_PACKET, nh=60),
         softwire(bytes.fromhex("0401 0401040100000000000000000000") + UDP_PACKET, nh=60),
         softwire(bytes.fromhex("04000000 00000001") + UDP_PACKET, nh=44),  # an IPv6 fragment
         softwire(bytes.fromhex("3a00 0000 00000001") + bytes(8), nh=44),  # ICMPv6 in a fragment

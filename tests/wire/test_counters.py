@@ -182,7 +182,7 @@ def test_by_binding(rig: Rig) -> None:
 
 def test_those_of_the_shim(rig: Rig) -> None:
     before = counters(rig)["shim"]
-    packet = IPv6(src=LWB4[1], dst=AFTR, nh=60) / Raw(bytes.fromhex("0400 c304 00000000"))
+    packet = IPv6(src=LWB4[1], dst=AFTR, nh=60) / Raw(bytes.fromhex("0400 4304 00000000"))
     run(rig, Scenario("refused", send6=[packet / (upstream() / TO_53)],
                       shim={"refused_options": 1}))  # fmt: skip
     after = counters(rig)["shim"]

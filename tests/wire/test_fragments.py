@@ -9,6 +9,7 @@ import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
 from scapy.layers.inet6 import (
     HBHOptUnknown,
+    ICMPv6ParamProblem,
     IPv6,
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
@@ -282,6 +283,28 @@ def test_ipv6_fragments_of_a_softwire_packet(rig: Rig, sent: list[Packet], packe
     plays(rig, 6, sent, [forwarded(packet)], counters)
 
 
+@pytest.mark.parametrize("marked", range(3))
+def test_congestion_of_any_ipv6_fragment_is_kept(rig: Rig, marked: int) -> None:
+    """RFC 3168 section 5.3, and then RFC 6040 section 4.2; whichever comes last."""
+    packet = upstream(tos=2) / UDP(sport=1072, dport=53) / Raw(bytes(1200))
+    congested = packet.copy()
+    congested.tos = 3
+    for order in ((0, 1, 2), (2, 1, 0)):
+        pieces = cut6(softwire(packet, tc=2))
+        pieces[marked].tc = 3
+        sent = [pieces[number] for number in order]
+        plays(rig, 6, sent, [forwarded(congested)], UP | {"slow_softwire": 3})
+
+
+def test_congestion_that_not_all_fragments_heed(rig: Rig) -> None:
+    """One is marked, and another Not-ECT: what must not be is a packet that is marked, or not."""
+    before = fragments_of(rig)
+    pieces = cut6(softwire(upstream(tos=2) / UDP(sport=1072, dport=53) / Raw(bytes(1200))))
+    pieces[0].tc = 3
+    plays(rig, 6, pieces, [], {"slow_softwire": 3})
+    assert changes(rig, before) == {"reassembled": 1, "dropped_ecn": 1}
+
+
 def test_more_than_the_internet_takes_is_fragmented(rig: Rig) -> None:
     """1900 bytes on a wire of 1500 (RFC 791 section 3.2)."""
     packet = upstream() / UDP(sport=1072, dport=53) / Raw(bytes(1872))
@@ -293,7 +316,7 @@ def test_more_than_the_internet_takes_is_fragmented(rig: Rig) -> None:
 def test_more_than_the_internet_takes_and_df_is_answered(rig: Rig) -> None:
     packet = upstream(flags="DF") / UDP(sport=1072, dport=53) / Raw(bytes(1872))
     error = (
-        IP(src="198.51.100.1", dst="192.0.2.1", tos=0xC0, ttl=64, id=0)
+        IP(src="198.51.100.1", dst="192.0.2.1", tos=0xC0, ttl=64, id=0, flags="DF")
         / ICMP(type=3, code=4, nexthopmtu=1500)
         / Raw(bytes(packet)[:548])
     )
@@ -342,19 +365,39 @@ def test_extension_headers_are_passed_over(rig: Rig, headers: Packet) -> None:
     plays(rig, 6, [sent], [forwarded(inner)], UP | {"slow_softwire": 1})
 
 
+def option(kind: int) -> Packet:
+    return HBHOptUnknown(otype=kind, optdata=b"1234")
+
+
+# Code and pointer of the parameter problem that its source is told: byte 42 is the first option's
+# type, or the routing type (RFC 8200 sections 4.2 and 4.4). None is silence.
 @pytest.mark.parametrize(
-    ("headers", "reason"),
+    ("headers", "told"),
     [
-        (IPv6ExtHdrHopByHop(options=[HBHOptUnknown(otype=0x5E, optdata=b"1234")]), "options"),
-        (IPv6ExtHdrRouting(type=253, segleft=1), "options"),
+        (IPv6ExtHdrHopByHop(options=[option(0x5E)]), None),
+        (IPv6ExtHdrHopByHop(options=[option(0x9E)]), (2, 42)),
+        (IPv6ExtHdrHopByHop(options=[option(0xDE)]), (2, 42)),
+        (IPv6ExtHdrDestOpt(options=[option(0x9E)]), (2, 42)),
+        (IPv6ExtHdrDestOpt(options=[option(0xDE), PadN(optdata=bytes(6))]), (2, 42)),
+        (IPv6ExtHdrRouting(type=253, segleft=1), (0, 42)),
     ],
-    ids=["must-not-skip", "segments-left"],
+    ids=["skip-not", "hop-by-hop", "unless-multicast", "destination", "long", "segments-left"],
 )
-def test_extension_headers_that_forbid_it(rig: Rig, headers: Packet, reason: str) -> None:
+def test_extension_headers_that_forbid_it(
+    rig: Rig, headers: Packet, told: tuple[int, int] | None
+) -> None:
     before = fragments_of(rig)
     headers = headers.copy()
     headers.lastlayer().nh = 4
     inner = upstream() / UDP(sport=1072, dport=53)
-    sent = IPv6(src=LWB4[1], dst=AFTR, hlim=63) / headers / Raw(bytes(inner))
-    plays(rig, 6, [sent], [], {"slow_softwire": 1})
-    assert changes(rig, before) == {f"dropped_{reason}": 1}
+    lwb4 = f"2001:db8:dead:1::{next(_identification):x}"  # each is told so many times a second
+    sent = IPv6(src=lwb4, dst=AFTR, hlim=63) / headers / Raw(bytes(inner))
+    expected = []
+    if told is not None:
+        problem = ICMPv6ParamProblem(code=told[0], ptr=told[1]) / Raw(bytes(sent))
+        expected = [frame_of(IPv6(src=AFTR, dst=lwb4, hlim=64) / problem, 6, out=True)]
+    rig.wire6.send(frame_of(sent, 6))
+    found = frames(rig.wire6, 1, 0.3) + frames(rig.wire4, 1, 0.2)
+    # The flow label is the kernel's own choice.
+    assert [frame[:14] + b"\x60\0\0\0" + frame[18:] for frame in found] == expected
+    assert changes(rig, before) == {"dropped_options": 1}

@@ -114,8 +114,8 @@ REFUSED = [
 
 def quoted_by(kind: int, code: int, packet: Packet, mtu: int = 0) -> Packet:
     """An ICMPv4 error of at most 576 bytes about ``packet`` (RFC 1812 section 4.3.2.3), with
-    precedence 6 (section 4.3.2.5)."""
-    header = IP(src="198.51.100.1", dst=packet.src, tos=0xC0, ttl=64, id=0)
+    precedence 6 (section 4.3.2.5), and DF since all have one identification (RFC 6864)."""
+    header = IP(src="198.51.100.1", dst=packet.src, tos=0xC0, ttl=64, id=0, flags="DF")
     return header / ICMP(type=kind, code=code, nexthopmtu=mtu) / Raw(bytes(packet)[:548])
 
 

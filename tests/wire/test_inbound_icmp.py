@@ -70,6 +70,10 @@ DOWN = [
     goes_down("to the other lwB4", error(sent() / UDP(sport=1088, dport=53)), lwb4=2),
     goes_down("to a full address, any port",
               error(sent(src="203.0.113.1") / UDP(sport=7, dport=9), dst="203.0.113.1"), lwb4=3),
+    *(goes_down(f"to a full address, about protocol {number}, which has no ports",
+                error(sent(src="203.0.113.1", proto=number) / Raw(SPEAKS), 3, 4, dst="203.0.113.1"),
+                lwb4=3)
+      for number in (41, 47, 50)),
     goes_down("an echo request with an empty body", downstream() / ICMP(type=8, id=1087)),
     goes_down("an echo request to the other lwB4",
               downstream() / ICMP(type=8, id=1088) / b"ping", lwb4=2),
@@ -113,6 +117,14 @@ DOWN_DROPPED = [
                     error(sent(frag=100, proto=17) / Raw(SPEAKS)), "drop_downstream_icmp"),
     is_dropped_down("a quote of a protocol without ports",
                     error(sent(proto=47) / Raw(SPEAKS)), "drop_downstream_icmp"),
+    is_dropped_down("a quote of what another address has sent (RFC 5508 REQ-4)",
+                    error(sent(src="203.0.113.1") / UDP(sport=1072, dport=53)),
+                    "drop_downstream_icmp"),
+    is_dropped_down("the same to a full address",
+                    error(UDP_1072, dst="203.0.113.1"), "drop_downstream_icmp"),
+    is_dropped_down("a quote of a protocol without ports in a first fragment",
+                    error(sent(proto=47) / Raw(SPEAKS + bytes(4)), flags="MF"),
+                    "drop_downstream_icmp"),
     is_dropped_down("a quote of an ICMP error",
                     error(sent() / ICMP(type=3, code=1) / CAME), "drop_downstream_icmp"),
     is_dropped_down("ICMP of seven bytes", downstream(proto=1) / Raw(bytes(7)),
@@ -130,11 +142,22 @@ UP = [
     goes_up("from a full address",
             upstream(src="203.0.113.1") / ICMP(type=3, code=3)
             / (downstream(dst="203.0.113.1") / UDP(sport=53, dport=9)), lwb4=3),
+    goes_up("from a full address about a protocol without ports",
+            upstream(src="203.0.113.1") / ICMP(type=3, code=2)
+            / (downstream(dst="203.0.113.1", proto=47) / Raw(SPEAKS)), lwb4=3),
 ]  # fmt: skip
 
 UP_DROPPED = [
     *(is_dropped_up(f"ICMP type {kind}", upstream() / ICMP(type=kind), "drop_upstream_icmp")
       for kind in (4, 5, 9, 10, 13, 14, 15, 16, 17, 18)),
+    is_dropped_up("an error about what went to another address (RFC 5508 REQ-5)",
+                  about_other(downstream(dst="203.0.113.1") / UDP(sport=53, dport=1072)),
+                  "drop_upstream_icmp"),
+    is_dropped_up("an error to another than whose packet it quotes",
+                  about_other(downstream(src="198.51.100.9") / UDP(sport=53, dport=1072)),
+                  "drop_upstream_icmp"),
+    is_dropped_up("an error about a protocol without ports from a shared address",
+                  about_other(downstream(proto=47) / Raw(SPEAKS)), "drop_upstream_icmp"),
     is_dropped_up("an error that quotes too little",
                   about_other(bytes(CAME)[:27]), "drop_upstream_icmp"),
     is_dropped_up("an error about a system port",

@@ -20,7 +20,7 @@ from scapy.layers.l2 import ARP, Ether
 from tests.support import evidence
 from tests.support.netns import Wire
 from tests.support.rig import IPV4, IPV6, NEXT_HOP4, NEXT_HOP6, NIC4, NIC6, ROUTER4, ROUTER6, Rig
-from tests.wire.scenario import AFTR, SECOND_AFTR
+from tests.wire.scenario import AFTR, SECOND_AFTR, Scenario, run
 
 
 def received(wire: Wire, wanted: Callable[[bytes], bool], timeout: float = 2) -> bytes | None:
@@ -47,6 +47,22 @@ def test_arp_is_answered(rig: Rig, target: str) -> None:
     answer = received(rig.wire4, lambda frame: frame[12:14] == b"\x08\x06" and frame[21] == 2)
     assert answer is not None
     assert answer[:42] == expected
+
+
+def test_arp_is_answered_to_the_address_that_asks(rig: Rig) -> None:
+    """Not to whoever hands its frame on: RFC 826, "send the packet to the (new) target hardware
+    address"."""
+    asking, bridge = "02:00:00:00:04:77", "02:00:00:00:04:78"
+    request = Ether(src=bridge, dst="ff:ff:ff:ff:ff:ff") / ARP(
+        op=1, hwsrc=asking, psrc="198.51.100.9", pdst=IPV4
+    )
+    rig.wire4.send(bytes(request))
+    answer = received(rig.wire4, lambda frame: frame[12:14] == b"\x08\x06" and frame[21] == 2)
+    assert answer is not None
+    assert answer[:42] == bytes(
+        Ether(src=NIC4, dst=asking)
+        / ARP(op=2, hwsrc=NIC4, psrc=IPV4, hwdst=asking, pdst="198.51.100.9")
+    )
 
 
 def test_arp_for_other_addresses_is_not_answered(rig: Rig) -> None:
@@ -84,6 +100,20 @@ def test_neighbour_solicitations_are_answered(rig: Rig, target: str) -> None:
     assert (packet[IPv6].src, packet[IPv6].dst, packet[IPv6].hlim) == (target, NEXT_HOP6, 255)
     assert packet[ICMPv6ND_NA].S == 1
     assert packet[ICMPv6NDOptDstLLAddr].lladdr == NIC6
+
+
+def test_who_is_not_on_the_link_does_not_say_where_the_next_hop_is(rig: Rig) -> None:
+    """RFC 4861 section 7.1.2: the hop limit is 255, which no router has lowered. To an AFTR address
+    anybody can send, and Open vSwitch asks no further."""
+    for hops in (254, 64, 0):
+        liar = "02:00:00:00:06:66"
+        forged = (
+            IPv6(src="2001:db8:77::1", dst=AFTR, hlim=hops)
+            / ICMPv6ND_NA(tgt=NEXT_HOP6, R=1, S=1, O=1)
+            / ICMPv6NDOptDstLLAddr(lladdr=liar)
+        )
+        run(rig, Scenario("", send6=[forged], counters={"drop_nd_from_afar": 1}))
+        assert liar not in rig.ovs("ovs-appctl", "tnl/neigh/show")
 
 
 def test_the_lwaftr_answers_ping6(rig: Rig) -> None:

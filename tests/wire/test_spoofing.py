@@ -8,11 +8,12 @@ from __future__ import annotations
 import pytest
 from scapy.layers.inet import ICMP, TCP, UDP
 from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import LLC, SNAP, Dot3
 from scapy.packet import Packet, Raw
 
 from tests.support.ovs import run as sh
 from tests.support.ovs import wait_for
-from tests.support.rig import Rig, frames
+from tests.support.rig import IPV6, NIC4, NIC6, Rig, frames
 from tests.wire.scenario import (
     AFTR,
     LWB4,
@@ -97,11 +98,32 @@ def test_a_neighbour_of_the_lwaftr_is_asked_for_first(rig: Rig) -> None:
         sh(*netns, "del", f"{neighbour}/128", "dev", "wire6")
 
 
-def test_gre_from_the_wire_is_no_way_in(rig: Rig) -> None:
-    """What Open vSwitch takes for a softwire comes through the shim only."""
-    gre = bytes.fromhex("00006558 024b00000000 000000000430 0800")
-    packet = IPv6(src=LWB4[1], dst=AFTR, nh=47, hlim=63) / Raw(gre + bytes(RIGHT))
+AS_MADE = bytes.fromhex("00006558 024b00000000 000000000430 0800") + bytes(RIGHT)
+"""GRE and what is in it, as the shim makes it of a softwire packet."""
+
+
+@pytest.mark.parametrize("address", [AFTR, IPV6, "fe80::ff:fe00:601"])
+def test_gre_from_the_wire_is_no_way_in(rig: Rig, address: str) -> None:
+    """What Open vSwitch takes for a softwire comes through the shim only; it would end tunnels at
+    every address that the bridge's LOCAL port has."""
+    packet = IPv6(src=LWB4[1], dst=address, nh=47, hlim=63) / Raw(AS_MADE)
     run(rig, Scenario("GRE", send6=[packet], shim={"refused_gre_from_wire": 1}))
+
+
+def test_nor_is_an_802_3_frame(rig: Rig) -> None:
+    """In which Open vSwitch finds an Ethernet type (RFC 1042), and the shim would not look."""
+    as_made = IPv6(src=LWB4[1], dst=AFTR, nh=47, hlim=63) / Raw(AS_MADE)
+    unsound = downstream(chksum=1) / UDP(sport=53, dport=1072)
+    for wire, nic, kind, packet in (
+        (rig.wire6, NIC6, 0x86DD, as_made), (rig.wire4, NIC4, 0x0800, unsound),
+    ):  # fmt: skip
+        before, shim_before = rig.all_counters()
+        snap = LLC(dsap=0xAA, ssap=0xAA, ctrl=3) / SNAP(code=kind)
+        wire.send(bytes(Dot3(dst=nic) / snap / packet))
+        assert frames(rig.wire6, 1, 0.2) == frames(rig.wire4, 1, 0.2) == []
+        after, shim_after = rig.all_counters()
+        assert after == before
+        assert shim_after - shim_before == {"refused_gre_from_wire": 1}
 
 
 def test_the_owner_is_not_hurt_by_forgeries(rig: Rig) -> None:

@@ -77,6 +77,12 @@ ANSWERED = [
 SILENT = [
     Scenario("an ICMP error (RFC 1122 section 3.2.2)", send6=[softwire(upstream(ttl=1) / ERROR)],
              counters={"from_softwire": 1, "drop_upstream_ttl_expired": 1}),
+    *(Scenario(f"a source that is no single host: {source}",
+               send4=[downstream(src=source, ttl=1) / UDP(sport=53, dport=1072)], counters=DOWN)
+      for source in ("240.0.0.1", "198.51.100.255")),
+    Scenario("a packet from the lwAFTR's own address",
+             send4=[downstream(src="198.51.100.1", ttl=1) / UDP(sport=53, dport=1072)],
+             counters=DOWN),
     Scenario("a fragment that is not the first",
              send4=[downstream(ttl=1, dst="203.0.113.1", proto=17, frag=5) / Raw(bytes(8))],
              counters=DOWN),

@@ -124,6 +124,10 @@ NOT_TOLD = [
     ("about an ICMP error", error(UNREACHABLE, about(
         downstream() / ICMP(type=11) / (upstream() / UDP(sport=1072, dport=53)))), "believed"),
     ("a wrong checksum", error(ICMPv6DestUnreach(code=3, cksum=0x1234), FORGED), "ignored"),
+    ("less than every link takes, which must be discarded (RFC 8201 section 4)",
+     error(ICMPv6PacketTooBig(mtu=1279), about(WHOLE)), "ignored"),
+    ("about our own answer to an echo", error(UNREACHABLE, tunnelled(
+        IP(src="198.51.100.1", dst="192.0.2.1", ttl=64) / ICMP(type=0, id=1075))), "believed"),
 ]  # fmt: skip
 
 
@@ -140,7 +144,7 @@ def too_big(packet: Packet, mtu: int, name: str = "too big") -> Scenario:
     quoted = IP(bytes(about(packet))[40:1232])
     return Scenario(
         name, send6=[error(ICMPv6PacketTooBig(mtu=mtu), about(packet))],
-        out4=[quoted_by(3, 4, quoted, max(mtu, 1280) - 40)], counters={"tunnel_icmp": 1},
+        out4=[quoted_by(3, 4, quoted, mtu - 40)], counters={"tunnel_icmp": 1},
     )  # fmt: skip
 
 
@@ -163,8 +167,8 @@ def test_the_path_mtu_is_kept(fresh: Rig) -> None:
     # Others are none the worse for it.
     other = downstream(flags="DF") / UDP(sport=53, dport=1088) / bytes(1432)
     run(fresh, goes_down("another lwB4", other, lwb4=2))
-    # A smaller one replaces it, a larger one does not, and nothing is below 1280 (RFC 8201).
-    run(fresh, too_big(WHOLE, 1000))
+    # A smaller one replaces it, a larger one does not.
+    run(fresh, too_big(WHOLE, 1280))
     run(fresh, too_big(WHOLE, 1450))
     larger = downstream(flags="DF") / UDP(sport=53, dport=1072) / bytes(1240 - 27)
     run(fresh, Scenario("1241 bytes", send4=[larger], out4=[quoted_by(3, 4, larger, 1240)],
