@@ -59,7 +59,8 @@ def in_a_crowd(incoming: Program, also: bytes) -> list[int]:
         others.append(incoming.run(other)[0])
         if number % 10 == 9:
             found.append(incoming.run(also)[0])
-    assert others.count(XDP_PASS) + found.count(XDP_PASS) >= 167
+    # Of the 167 of a window, one may be what the test itself has sent before.
+    assert others.count(XDP_PASS) + found.count(XDP_PASS) >= 166
     assert others.count(XDP_DROP) == counters()["refused_crowd"] - found.count(XDP_DROP) > 0
     return found
 
