@@ -48,6 +48,24 @@ class _Unsaved:
     binding: Binding | None
 
 
+class _Outage:
+    """The store is away, which is logged once, and then that it is back. ``what`` waits for it."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._down = False
+
+    def goes_on(self, error: Exception) -> None:
+        if not self._down:
+            LOG.error("%s until the store is back: %s", self._what, error)
+        self._down = True
+
+    def is_over(self) -> None:
+        if self._down:
+            LOG.info("the store is back")
+        self._down = False
+
+
 class Changes:
     """Changes of bindings, by whomever. ``touch`` is told the keys whose flows are to follow;
     ``own_answers`` says that what the supporting system answers comes out of ``store`` itself."""
@@ -233,7 +251,7 @@ class Changes:
 
     def keep(self) -> None:
         """Store what was adopted or withdrawn. For ever."""
-        down = False
+        outage = _Outage("validated bindings wait")
         while True:
             self._wake_keeper.wait()
             self._wake_keeper.clear()
@@ -242,14 +260,10 @@ class Changes:
                     with self._changing:
                         self._keep_some()
                 except StoreUnavailable as error:
-                    if not down:
-                        LOG.error("validated bindings wait until the store is back: %s", error)
-                    down = True
+                    outage.goes_on(error)
                     hub.sleep(FOLLOW_SECONDS)
-                    continue
-                if down:
-                    LOG.info("the store is back, and has the validated bindings")
-                down = False
+                else:
+                    outage.is_over()
 
     def _keep_some(self) -> None:
         """Store the first of them. Changes must be locked."""
@@ -365,21 +379,17 @@ class Changes:
 
     def follow(self) -> None:
         """Take over what others change in the store. For ever."""
-        watch, down = self._store.watch(), False
+        watch, outage = self._store.watch(), _Outage("other controllers' changes wait")
         while True:
             try:
                 keys = eventlet.tpool.execute(watch.wait, FOLLOW_SECONDS)
                 with self._changing:
                     changed = self._sync(keys)
             except (StoreError, StoreUnavailable) as error:
-                if not down:
-                    LOG.error("other controllers' changes wait until the store is back: %s", error)
-                down = True
+                outage.goes_on(error)
                 hub.sleep(FOLLOW_SECONDS)
                 continue
-            if down:
-                LOG.info("the store is back")
-            down = False
+            outage.is_over()
             self._touch(changed)
             self._created(b for key in changed if (b := self._table.get(key)) is not None)
             for key in changed:
