@@ -13,13 +13,15 @@ from typing import Any
 import eventlet.semaphore
 
 from ryu_lw4o6 import counters
+from ryu_lw4o6.adoption import Adoption
 from ryu_lw4o6.announce.announcer import Announcer
 from ryu_lw4o6.announce.exabgp import ExaBgp
-from ryu_lw4o6.changes import Changes, in_store
+from ryu_lw4o6.changes import Changes
 from ryu_lw4o6.core.binding import BindingKey, BindingTable, Origin
 from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Settings
 from ryu_lw4o6.events import Events
+from ryu_lw4o6.ledger import Ledger, in_store
 from ryu_lw4o6.provisioning.dhcp_relay import DhcpRelay
 from ryu_lw4o6.provisioning.pcp_service import PcpService
 from ryu_lw4o6.store import Store
@@ -58,13 +60,10 @@ class Service:
         self.table = BindingTable(settings.prefixes)
         self._store = store
         self.events = Events()
-        self.changes = Changes(
-            self.table,
-            store,
-            self.events,
-            self._touch,
-            own_answers=settings.supporting_system.source is None,
-        )
+        ledger = Ledger(self.table, store, self.events, self._touch)
+        own_answers = settings.supporting_system.source is None
+        self._adoption = Adoption(ledger, own_answers=own_answers)
+        self.changes = Changes(ledger, self._adoption)
         self.validator: Validator | None = None
         if any(instance.failover.validates for instance in settings.instances):
             self.validator = Validator(
@@ -72,8 +71,8 @@ class Service:
                 settings.supporting_system,
                 self.table,
                 settings.instances,
-                self.changes.adopt,
-                self.changes.withdraw,
+                self._adoption.adopt,
+                self._adoption.withdraw,
             )
         ask = self.validator.ask if self.validator is not None else None
         remember_no = settings.supporting_system.remember_no
@@ -107,7 +106,7 @@ class Service:
         if self.validator is not None:
             found.append(self.validator.run)
             if self.settings.supporting_system.source is not None:
-                found += [self.validator.watch, self.changes.keep]
+                found += [self.validator.watch, self._adoption.keep]
             found += [s.unknown.run for s in self.by_name.values() if s.unknown is not None]
         found += self.pcp.greenlets()
         for switch in self.by_name.values():
@@ -121,7 +120,7 @@ class Service:
         for switch in self.by_name.values():
             if switch.announcer is not None:
                 switch.announcer.stop()
-        self.changes.flush(FLUSH_SECONDS)
+        self._adoption.flush(FLUSH_SECONDS)
 
     def _announcer(self, switch: Switch) -> Announcer:
         instance = switch.instance

@@ -66,6 +66,12 @@ class Binding:
     def key(self) -> BindingKey:
         return BindingKey(self.ipv4, self.psid)
 
+    def same_softwire(self, before: Binding | None) -> bool:
+        """Whether this makes the flows that the binding before it, with the same key, has made."""
+        return before is not None and (self.lwb4, self.br_address) == (
+            before.lwb4, before.br_address,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Prefix:

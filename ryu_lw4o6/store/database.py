@@ -61,6 +61,7 @@ class Store:
             # it for the end of a transaction.
             self._reader = self._create_engine(pool_pre_ping=False, isolation_level="AUTOCOMMIT")
         self._put = self.upsert(BINDINGS)
+        self._put_validated = self.upsert(BINDINGS, lambda _: schema.IS_VALIDATED)
         with self.exclusive() as connection:
             schema.METADATA.create_all(connection)
             version = connection.scalar(sa.select(sa.func.max(schema.VERSION.c.version)))
@@ -121,30 +122,22 @@ class Store:
         put: Iterable[Binding],
         delete: Iterable[BindingKey],
         create: Iterable[Binding] = (),
-        *,
-        withdrawn: Iterable[BindingKey] = (),
-        on_disk: bool = True,
     ) -> None:
-        """Delete, then add or replace ``put`` and add ``create``, in one transaction. Of those
-        ``withdrawn``, what somebody else than the supporting system has made is not deleted.
+        """Delete, then add or replace ``put`` and add ``create``, in one transaction.
 
-        Without ``on_disk``, SQLite does not wait for the disk: the change outlives this process,
-        but perhaps not a power failure. Raises AlreadyStored if the store has a key of ``create``,
-        which another controller may have put there.
+        Raises AlreadyStored if the store has a key of ``create``, which another controller may
+        have put there.
         """
-        gone, taken_back = map(schema.deleted, (delete, withdrawn))
+        gone = schema.deleted(delete)
         # A statement knows each key once.
         changed = [row(binding) for binding in {b.key: b for b in put}.values()]
         new = [row(binding) for binding in create]
-        if not (gone or taken_back or changed or new):
+        if not (gone or changed or new):
             return
         try:
-            engine = self._engine if on_disk else self._quick_engine
-            with self._guard(), engine.begin() as connection:
+            with self.transaction() as connection:
                 if gone:
                     connection.execute(schema.DELETE, gone)
-                if taken_back:
-                    connection.execute(schema.WITHDRAW, taken_back)
                 if changed:
                     connection.execute(self._put, rows(changed))
                 if new:
@@ -153,6 +146,26 @@ class Store:
             if new and isinstance(error.__cause__, exc.IntegrityError):
                 raise AlreadyStored from error
             raise
+
+    def follow(
+        self,
+        put: Collection[Binding],
+        withdrawn: Collection[BindingKey],
+        overruled: Collection[BindingKey],
+    ) -> None:
+        """Add or replace what the supporting system has said, and delete what it has withdrawn;
+        what somebody else has made stays, unless it is ``overruled``. Each key may be there once.
+
+        SQLite does not wait for the disk: the change outlives this process, but perhaps not a
+        power failure.
+        """
+        with self._guard(), self._quick_engine.begin() as connection:
+            if overruled:
+                connection.execute(schema.DELETE, schema.deleted(overruled))
+            if withdrawn:
+                connection.execute(schema.WITHDRAW, schema.deleted(withdrawn))
+            if put:
+                connection.execute(self._put_validated, rows(map(row, put)))
 
     def claim(
         self, connection: sa.Connection, bindings: Collection[Binding], now: float

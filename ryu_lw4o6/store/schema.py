@@ -98,7 +98,8 @@ create trigger lw4o6_notify_all after truncate on bindings execute function lw4o
 DELETE = BINDINGS.delete().where(
     BINDINGS.c.ipv4 == sa.bindparam("k_ipv4"), BINDINGS.c.psid == sa.bindparam("k_psid")
 )
-WITHDRAW = DELETE.where(BINDINGS.c.origin == str(Origin.VALIDATED))
+IS_VALIDATED = BINDINGS.c.origin == str(Origin.VALIDATED)
+WITHDRAW = DELETE.where(IS_VALIDATED)
 
 
 def deleted(keys: Iterable[BindingKey]) -> list[dict[str, Any]]:

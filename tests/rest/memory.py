@@ -66,8 +66,6 @@ class MemoryStore:
         put: Iterable[Binding],
         delete: Iterable[BindingKey],
         create: Iterable[Binding] = (),
-        *,
-        on_disk: bool = True,
     ) -> None:
         if self.down:
             raise StoreError("the disk is full", "Make room")

@@ -94,13 +94,19 @@ def test_any_binding_comes_back(url: str, bindings: list[Binding]) -> None:
         store.close()
 
 
-def test_what_is_withdrawn_was_the_supporting_system_s(url: str) -> None:
+def test_the_supporting_system_replaces_and_withdraws_its_own(url: str) -> None:
     store = Store(url)
     validated = replace(PLAIN, origin=Origin.VALIDATED)
     store.save([FULL_OPTIONS, validated], [])
-    store.save([], [], withdrawn=[FULL_OPTIONS.key, validated.key])
-    store.close()
+    prolonged = replace(validated, expires_at=4e9)
+    others = replace(FULL_OPTIONS, lwb4=PLAIN.lwb4, origin=Origin.VALIDATED)
+    store.follow([prolonged, others], [], [])
+    assert held(url) == {FULL_OPTIONS.key: FULL_OPTIONS, PLAIN.key: prolonged}
+    store.follow([], [FULL_OPTIONS.key, PLAIN.key], [])
     assert held(url) == {FULL_OPTIONS.key: FULL_OPTIONS}
+    store.follow([others], [], [FULL_OPTIONS.key])
+    assert held(url) == {FULL_OPTIONS.key: others}
+    store.close()
 
 
 def test_rows_that_are_no_bindings_are_reported_and_left(url: str) -> None:
