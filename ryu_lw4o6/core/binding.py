@@ -13,9 +13,11 @@ so cannot hold an overlap.
 from __future__ import annotations
 
 import enum
+from bisect import bisect_left, insort
 from collections.abc import Callable, ItemsView, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from math import floor
 from typing import NamedTuple
 
 from ryu_lw4o6.core.portset import PortParams
@@ -117,6 +119,39 @@ class UnknownPrefix(ValueError):
     """The IPv4 address lies in none of the configured prefixes."""
 
 
+class _Ends:
+    """Which bindings end when: their keys by the second in which they do. Every second somebody
+    asks who is over, and a million others are not to be looked at for that."""
+
+    def __init__(self) -> None:
+        self._by_second: dict[int, dict[BindingKey, float]] = {}
+        self._seconds: list[int] = []  # the same, sorted
+
+    def add(self, key: BindingKey, end: float) -> None:
+        second = floor(end)
+        ending = self._by_second.get(second)
+        if ending is None:
+            ending = self._by_second[second] = {}
+            insort(self._seconds, second)
+        ending[key] = end
+
+    def remove(self, key: BindingKey, end: float) -> None:
+        second = floor(end)
+        ending = self._by_second[second]
+        del ending[key]
+        if not ending:
+            del self._by_second[second]
+            del self._seconds[bisect_left(self._seconds, second)]
+
+    def until(self, now: float) -> list[BindingKey]:
+        found: list[BindingKey] = []
+        for second in self._seconds:
+            if second > now:
+                break
+            found += [key for key, end in self._by_second[second].items() if end <= now]
+        return found
+
+
 class BindingTable:
     """All bindings of a controller, found by key, by (IPv4 address, port) and by lwB4.
 
@@ -128,6 +163,7 @@ class BindingTable:
         """Grows with every change."""
         self._by_key: dict[BindingKey, Binding] = {}
         self._by_lwb4: dict[IPv6Address, dict[BindingKey, None]] = {}
+        self._ends = _Ends()
         self._prefixes = PrefixIndex(prefixes)
         self._watchers: list[Callable[[BindingKey, bool], None]] = []
 
@@ -195,11 +231,7 @@ class BindingTable:
 
     def expired(self, now: float) -> list[BindingKey]:
         """The keys of the bindings whose lifetime ended at or before ``now`` (Unix time)."""
-        return [
-            key
-            for key, binding in self._by_key.items()
-            if binding.expires_at is not None and binding.expires_at <= now
-        ]
+        return self._ends.until(now)
 
     def remove(self, key: BindingKey) -> Binding | None:
         """Remove and return the binding with this key, None if there is none."""
@@ -210,6 +242,8 @@ class BindingTable:
             del keys[key]
             if not keys:
                 del self._by_lwb4[binding.lwb4]
+            if binding.expires_at is not None:
+                self._ends.remove(key, binding.expires_at)
             for watcher in self._watchers:
                 watcher(key, False)
         return binding
@@ -227,7 +261,10 @@ class BindingTable:
 
     def _put(self, binding: Binding) -> None:
         self.version += 1
-        self._by_key[binding.key] = binding
-        self._by_lwb4.setdefault(binding.lwb4, {})[binding.key] = None
+        key = binding.key
+        self._by_key[key] = binding
+        self._by_lwb4.setdefault(binding.lwb4, {})[key] = None
+        if binding.expires_at is not None:
+            self._ends.add(key, binding.expires_at)
         for watcher in self._watchers:
-            watcher(binding.key, True)
+            watcher(key, True)
