@@ -1,8 +1,9 @@
-"""The softwire packet that an lwB4 sent, out of the frame that the switch shows of it."""
+"""Outer headers as the shim reads and makes them."""
 
 from __future__ import annotations
 
 import struct
+import sys
 
 from openflow_rules.marks import mark as mark_of
 from openflow_rules.tables import Mark
@@ -12,8 +13,10 @@ _ENCAPSULATION_LIMIT = bytes.fromhex("0400 0401 04 010100")
 """Destination options before IPv4 (RFC 8200 section 4.6): tunnel encapsulation limit 4, PadN, as
 tunnel drivers write them (RFC 2473 sections 4.1.1 and 6.6). The limit itself is not handed on."""
 
-_IPIP = 4
+_IPIP, _TCP, _UDP = 4, 6, 17
 _DESTINATION_OPTIONS = 60
+_MORE_FRAGMENTS, _OFFSET = 0x2000, 0x1FFF
+_WORD = 0xFFFFFFFF
 
 
 def softwire_packet(frame: bytes, lwb4: bytes, br_address: bytes) -> bytes:
@@ -50,3 +53,22 @@ def softwire_frame(packet: bytes, outer: ipv6.Header, limited: bool, softwire_mt
         own |= Mark.TOO_BIG
     destination = b"\x02\x4b\0\0" + bytes([limited, outer.traffic_class])
     return destination + own.to_bytes(6, "big") + b"\x08\x00" + packet
+
+
+def hashed_flow_label(packet: bytes) -> int:
+    """The flow label of the softwire packet that an IPv4 packet becomes (RFC 6438 section 3), as
+    flow_label() in encapsulate.h has it."""
+    header = (packet[0] & 0xF) * 4
+    in_fragments = int.from_bytes(packet[6:8], "big") & (_MORE_FRAGMENTS | _OFFSET)
+    found = _word(packet, 12) * 0x9E3779B1 & _WORD
+    found = (found ^ _word(packet, 16)) * 0x85EBCA6B & _WORD
+    found ^= found >> 15
+    if not in_fragments and packet[9] in (_TCP, _UDP) and len(packet) >= header + 4:
+        found ^= _word(packet, header)
+    found = (found ^ packet[9]) * 0xC2B2AE35 & _WORD
+    found ^= found >> 13
+    return found & 0xFFFFF or 1  # 0 means none
+
+
+def _word(packet: bytes, at: int) -> int:
+    return int.from_bytes(packet[at : at + 4], sys.byteorder)

@@ -13,11 +13,12 @@ from openflow_rules.compiler.forward import path_mtu_flow
 from openflow_rules.encode import PipelineFields
 from openflow_rules.flow import Flow
 from openflow_rules.marks import fragment_ports
+from openflow_rules.outer import hashed_flow_label
 from openflow_rules.tables import Mark
 from ryu_lw4o6 import punt
 from ryu_lw4o6.core import ethernet, icmp, ipv4, ipv6, tunnel_icmp
 from ryu_lw4o6.core.binding import BindingTable
-from ryu_lw4o6.core.settings import IPV6_HEADER, Instance
+from ryu_lw4o6.core.settings import IPV6_HEADER, FlowLabel, Instance
 from ryu_lw4o6.core.tunnel_icmp import PathMtus, Report
 
 KEPT_SECONDS = 600  # RFC 8201 section 5.3
@@ -84,7 +85,9 @@ class Paths:
         self.counts["fragmented"] += 1
         self._fragmented_bytes += len(packet)
         br_address, lwb4 = known.softwire
-        outer = ipv6.Header(br_address, lwb4, packet[1], 0, self._instance.ipv6.hop_limit)
+        side = self._instance.ipv6
+        label = hashed_flow_label(packet) if side.flow_label is FlowLabel.HASHED else 0
+        outer = ipv6.Header(br_address, lwb4, packet[1], label, side.hop_limit)
         pieces = ipv6.in_fragments(
             outer, ipv4.one_hop_on(packet), ipv6.IPIP, known.mtu + IPV6_HEADER,
             secrets.randbits(32),

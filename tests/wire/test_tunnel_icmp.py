@@ -216,3 +216,34 @@ def test_hairpinned_packets_have_the_path_mtu_of_the_other_end(fresh: Rig) -> No
         counters={"from_softwire": 1, "hairpinned": 1, "over_path_mtu": 1, "to_softwire": 1,
                   "from_lwaftr": 1},
     ))  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", ["zero", "hashed"])
+def test_fragments_have_the_flow_label_of_their_flow(setting: str) -> None:
+    """Routers send all that has one label the same way (RFC 6438 section 3), be it the shim that
+    makes the fragments, or the controller."""
+    rig = Rig(CONFIG.replace("ipv6: {{", f"ipv6: {{{{flow_label: {setting}, "))
+    try:
+        flows = [
+            (downstream() / FROM_53, 1),
+            (downstream() / TCP(sport=80, dport=1087), 1),
+            (downstream() / ICMP(type=8, id=1075), 1),
+            (downstream(dst="203.0.113.1", proto=47), 3),
+        ]
+
+        def labels(packet: Packet, size: int) -> set[int]:
+            rig.wire4.send(frame_of(packet / Raw(bytes(size)), 4))
+            return {IPv6(frame[14:]).fl for frame in frames(rig.wire6, 1 if size < 1000 else 2)}
+
+        whole = [labels(packet, 8) for packet, _ in flows]
+        assert [len(found) for found in whole] == [1] * 4
+        assert (set.union(*whole) == {0}) == (setting == "zero")
+        assert [labels(packet, 1450) for packet, _ in flows] == whole  # 1470 bytes or more
+        for packet, lwb4 in (flows[0], flows[3]):
+            too_big = error(ICMPv6PacketTooBig(mtu=1280), about(packet / Raw(bytes(1400)), lwb4))
+            rig.wire6.send(frame_of(too_big, 6))
+        wait_for("the path MTUs are known",
+                 lambda: rig.controller.switch()["paths"]["paths"] == 2)  # fmt: skip
+        assert [labels(packet, 1300) for packet, _ in flows] == whole
+    finally:
+        rig.stop()
