@@ -243,7 +243,7 @@ COUNT_MEANING: dict[Count, str] = {
     Count.TO_INTERNET: "IPv4 packets forwarded to the next hop",
     Count.TO_SOFTWIRE: "IPv4 packets put into softwires",
     Count.HAIRPINNED: "IPv4 packets from one lwB4 to another",
-    Count.FROM_LWAFTR: "ICMPv4 errors of the lwAFTR itself to lwB4s",
+    Count.FROM_LWAFTR: "ICMPv4 errors and echo replies of the lwAFTR itself to lwB4s",
     Count.HELD_FROM_SOFTWIRE: "fragments from lwB4s that came before the first of their packet, "
     "which the controller holds",
     Count.HELD_FROM_INTERNET: "the same from the Internet",
@@ -251,6 +251,8 @@ COUNT_MEANING: dict[Count, str] = {
     "than the Internet's side takes, which the controller takes out; other IPv6 fragments as well",
     Count.TUNNEL_ICMP: "ICMPv6 errors about softwire packets, from routers on the way to lwB4s",
     Count.ECHO_ANSWERED: "ICMPv4 echo requests to the lwAFTR's own address",
+    Count.FRAGMENTS_TO_LWAFTR: "IPv4 fragments to the lwAFTR's own address, which the controller "
+    "reassembles",
     Count.ANSWERED_LWB4: "packets from lwB4s without a binding that the shim answers by ICMPv6, as "
     "far as `unknown_rate` lets it",
     Count.QUIET_LWB4: "packets from lwB4s without a binding that have been told within the last "

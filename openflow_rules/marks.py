@@ -29,6 +29,13 @@ def own_error_frame(packet: bytes) -> bytes:
     return _frame(packet, 0 if found & Mark.NO_PORTS else found)
 
 
+def own_echo_frames(pieces: list[bytes]) -> list[bytes]:
+    """The same for an echo reply of the lwAFTR's own, in fragments or in one."""
+    ports = fragment_ports(pieces[0]) or 0
+    later = [with_ports(own_error_frame(piece), ports) for piece in pieces[1:]]
+    return [own_error_frame(pieces[0]), *later]
+
+
 def _frame(packet: bytes, eth_src: int) -> bytes:
     return bytes(6) + eth_src.to_bytes(6, "big") + _ETH_IPV4 + packet
 

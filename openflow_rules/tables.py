@@ -315,6 +315,7 @@ class Count(enum.IntEnum):
     ECHO_ANSWERED = 13
     ANSWERED_LWB4 = 14
     QUIET_LWB4 = 15
+    FRAGMENTS_TO_LWAFTR = 16
 
 
 class Punt(enum.IntEnum):
@@ -332,6 +333,8 @@ class Punt(enum.IntEnum):
     TUNNEL_ICMP = 22
     PATH_MTU = 23
     ECHO = 24  # answered by the switch itself
+    TO_LWAFTR = 26
+    FRAGMENT_TO_LWAFTR = 27
     PCP = 9
 
 
@@ -348,6 +351,8 @@ PUNT_MEANING: dict[Punt, str] = {
     Punt.TUNNEL_ICMP: "an ICMPv6 error about a softwire packet",
     Punt.PATH_MTU: "a packet larger than the way to its lwB4 takes; it is lost",
     Punt.ECHO: "an echo request to the lwAFTR, which the switch would answer; it is lost",
+    Punt.TO_LWAFTR: "a packet to the lwAFTR's own address, which is dropped without an answer",
+    Punt.FRAGMENT_TO_LWAFTR: "a fragment to the lwAFTR's own address; it is lost",
 }
 """What each meter does not let pass to the controller, counted as ``withheld_`` and its name."""
 
@@ -362,6 +367,7 @@ class Priority:
     """Higher wins. Flows of one table that cannot both match share a priority."""
 
     OWN_ECHO = 150
+    OWN_ICMP = 145
     OWN = 140
     FRAGMENT_EXCEPTION = 135
     FRAGMENT = 130

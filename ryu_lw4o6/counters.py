@@ -225,7 +225,7 @@ def traffic_stat(totals: Totals, icmp: IcmpSent, fragments: Fragments) -> dict[s
     """
     received6, sent6 = totals.count[Count.FROM_SOFTWIRE], totals.to_softwire + fragments.sent
     too_large = totals.over_path_mtu + totals.withheld(Punt.PATH_MTU) - fragments.sent
-    lost = totals.withheld(Punt.FRAGMENT)
+    lost = totals.withheld(Punt.FRAGMENT) + totals.withheld(Punt.FRAGMENT_TO_LWAFTR)
     pairs = {
         "sent-ipv4-{}": totals.count[Count.TO_INTERNET],
         "sent-ipv6-{}": _tunnelled(sent6),

@@ -13,6 +13,8 @@ from ryu_lw4o6.core.settings import Instance
 
 UNKNOWN_IPV4 = cookie(CookieClass.DROP, Drop.DOWNSTREAM_NO_BINDING)
 TOO_BIG = cookie(CookieClass.DROP, Drop.DOWNSTREAM_TOO_BIG)
+_TO_LWAFTR = cookie(CookieClass.DROP, Drop.TO_LWAFTR)
+_UDP = 17
 _TTL_EXPIRED = {
     cookie(CookieClass.DROP, drop)
     for drop in (Drop.UPSTREAM_TTL_EXPIRED, Drop.DOWNSTREAM_TTL_EXPIRED)
@@ -33,7 +35,16 @@ def icmp_answer(instance: Instance, flow_cookie: int, frame: bytes) -> bytes | N
         return ipv4_error(instance, packet, icmp.TIME_EXCEEDED, icmp.TTL_EXCEEDED)
     if flow_cookie == TOO_BIG:
         return too_big(instance, packet, instance.softwire_mtu)
+    if flow_cookie == _TO_LWAFTR:
+        return nobody_here(instance, packet)
     return None
+
+
+def nobody_here(instance: Instance, packet: bytes) -> bytes:
+    """The lwAFTR's own address has no UDP port that is open, and no other protocol but ICMP (RFC
+    1122 section 3.2.2.1)."""
+    code = icmp.PORT_UNREACHABLE if packet[9] == _UDP else icmp.PROTOCOL_UNREACHABLE
+    return ipv4_error(instance, packet, icmp.UNREACHABLE, code)
 
 
 def too_big(instance: Instance, packet: bytes, mtu: int) -> bytes | None:

@@ -233,7 +233,8 @@ class Service:
                 switch.session,
                 switch.icmp_sent,
                 counters.Fragments(
-                    counters.Total(*switch.slow_path.fragments_dropped),
+                    counters.Total(*switch.slow_path.fragments_dropped)
+                    + counters.Total(*switch.own_fragments.dropped),
                     counters.Total(*switch.slow_path.fragments_reassembled),
                     counters.Total(*switch.paths.fragmented),
                 ),

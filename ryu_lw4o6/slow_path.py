@@ -52,7 +52,8 @@ class SlowPath:
         self.packets: Counter[str] = Counter()
         self._reassembled = [0, 0]
         self.held = Waiting(FRAGMENT_SECONDS, MOST_PACKETS, MOST_BYTES)
-        self.reassembly = Waiting(REASSEMBLY_SECONDS, MOST_PACKETS, MOST_BYTES)
+        self._late: list[bytes] = []
+        self.reassembly = Waiting(REASSEMBLY_SECONDS, MOST_PACKETS, MOST_BYTES, self._timed_out)
         self._ports: OrderedDict[_Key, tuple[int, float]] = OrderedDict()
 
     # --- IPv4 fragments ---------------------------------------------------------------------------
@@ -63,7 +64,7 @@ class SlowPath:
         if packet is None:
             self.packets["dropped_malformed"] += 1
             return []
-        key = _key(known, packet)
+        key = fragment_key(known, packet)
         if (found := self._ports.get(key)) and found[1] > now - FRAGMENT_SECONDS:
             self.packets["sent_on"] += 1
             return [_injection(known, with_ports(frame, found[0]))]
@@ -81,7 +82,7 @@ class SlowPath:
         ports = fragment_ports(packet, upstream=known.tunnel_source is not None)
         if ports is None:
             return []
-        key = _key(known, packet)
+        key = fragment_key(known, packet)
         self._ports.pop(key, None)
         self._ports[key] = ports, now
         while len(self._ports) > MOST_PACKETS:
@@ -100,7 +101,8 @@ class SlowPath:
             opened = ipv6.behind_extensions(next_header, data)
             if opened.fragment is not None:
                 in_fragments = True
-                whole = self._reassemble(header, opened, now)
+                headers = frame[ethernet.HEADER :][: ipv6.HEADER + len(data) - len(opened.payload)]
+                whole = self._reassemble(headers, header, opened, now)
                 if whole is None:
                     return []
                 header, opened = whole
@@ -112,26 +114,38 @@ class SlowPath:
             self.packets[f"dropped_{error}"] += 1
             return []
 
+    def late(self, now: float) -> list[bytes]:
+        """ICMPv6 errors about first fragments whose others have not come in time (RFC 8200 section
+        4.5)."""
+        self.reassembly.expire(now)
+        late, self._late = self._late, []
+        return late
+
+    def _timed_out(self, first: Piece) -> None:
+        fragment = first.frame + first.data
+        if icmp.is_single_node(fragment[8:24]):
+            self._late.append(icmp.softwire_reassembly_timed_out(fragment))
+
     def _reassemble(
-        self, header: ipv6.Header, opened: ipv6.Opened, now: float
+        self, headers: bytes, header: ipv6.Header, opened: ipv6.Opened, now: float
     ) -> tuple[ipv6.Header, ipv6.Opened] | None:
         fragment = opened.fragment
         assert fragment is not None
         if fragment.next_header not in (ipv6.IPIP, ipv6.OPTIONS):
             return None  # the kernel's, who has it as well
         key = header.source, header.destination, fragment.identification
-        kept = bytes([fragment.next_header, header.traffic_class])
-        piece = Piece(fragment.offset, fragment.more, opened.payload, kept)
+        piece = Piece(fragment.offset, fragment.more, opened.payload, headers)
         if not self.reassembly.add(key, piece, now):
             return None
         pieces = self.reassembly.take(key)
         self.packets["reassembled"] += 1
         self._reassembled[0] += len(pieces)
         self._reassembled[1] += sum(len(piece.data) for piece in pieces)
-        whole = ipv6.behind_extensions(pieces[0].frame[0], joined(pieces), first=False)
+        next_header = pieces[0].frame[-8]  # of the fragment header, which is the last
+        whole = ipv6.behind_extensions(next_header, joined(pieces), first=False)
         if whole.fragment is not None:  # a fragment in fragments
             raise Malformed("malformed")
-        traffic_class = ipv6.reassembled_class([piece.frame[1] for piece in pieces])
+        traffic_class = ipv6.reassembled_class([ipv6.traffic_class(p.frame) for p in pieces])
         return replace(header, traffic_class=traffic_class), whole
 
     def _decapsulate(self, header: ipv6.Header, opened: ipv6.Opened) -> list[Injection]:
@@ -182,7 +196,7 @@ class SlowPath:
         }
 
 
-def _key(known: PipelineFields, packet: bytes) -> _Key:
+def fragment_key(known: PipelineFields, packet: bytes) -> _Key:
     """What fragments of one packet have in common (RFC 791 section 3.2), softwire included."""
     return known.tunnel_source, packet[12:20], packet[4:6], packet[9]
 

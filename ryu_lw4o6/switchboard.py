@@ -13,7 +13,7 @@ from ryu.lib import hub
 from openflow_rules import encode
 from openflow_rules.compiler.parts import LOCAL_PORT
 from openflow_rules.marks import own_error_frame
-from openflow_rules.tables import QUIET_SECONDS, CookieClass, Count, Punt, cookie
+from openflow_rules.tables import QUIET_SECONDS, CookieClass, Count, Punt, Table, cookie
 from ryu_lw4o6 import punt
 from ryu_lw4o6.announce.announcer import Announcer
 from ryu_lw4o6.backlog import Backlog
@@ -28,6 +28,7 @@ from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.core.times import rfc3339
 from ryu_lw4o6.counters import IcmpSent
 from ryu_lw4o6.events import Events
+from ryu_lw4o6.own_fragments import OwnFragments
 from ryu_lw4o6.path_mtu import Outcome, Paths
 from ryu_lw4o6.provisioning.pcp_server import PcpServer
 from ryu_lw4o6.session import Session, State
@@ -56,7 +57,8 @@ _AWAITED = {
 }
 _TUNNEL_ICMP = cookie(CookieClass.COUNT, Count.TUNNEL_ICMP)
 _PATH_MTU = cookie(CookieClass.PUNT, Punt.PATH_MTU)
-_SLOW = {_SLOW_SOFTWIRE} | _HELD | _AWAITED
+_OWN_FRAGMENT = cookie(CookieClass.COUNT, Count.FRAGMENTS_TO_LWAFTR)
+_SLOW = {_SLOW_SOFTWIRE, _OWN_FRAGMENT} | _HELD | _AWAITED
 _WATCHED_SECONDS = 5.0
 """How often a next hop is asked where routes depend on it. One that is gone is noticed after 12 s:
 a controller that is busy for a moment is not to withdraw anything."""
@@ -105,12 +107,14 @@ class Switch:
         self.icmp_sent = IcmpSent()
         self.shim = CounterReader(instance)
         self.slow_path = SlowPath(instance, self._too_big)
+        self.own_fragments = OwnFragments(instance, self._tell_sender)
         self.paths = Paths(instance, table)
         self._shown = Backlog(self._without_binding, MOST_SHOWN)
         self._told = Recent(QUIET_SECONDS, _MOST_RECENT)
         self._quieted = Recent(QUIET_SECONDS, _MOST_RECENT)
         self._quiet_limit = RateLimit(QUIETED_PER_SECOND)
         self._icmpv4_limit = RateLimit(instance.icmp.rate)
+        self._icmpv6_limit = RateLimit(instance.icmp.rate)
         self._table = table
         self._datapath: Any = None
         self._links_down: list[str] = []
@@ -208,9 +212,11 @@ class Switch:
             self.announcer.look()
 
     def watch(self, session: Session) -> None:
-        """Give the switch up when it no longer answers, for as long as ``session`` lasts."""
+        """Give the switch up when it no longer answers, and fragments when the others of their
+        packet have not come in time, for as long as ``session`` lasts."""
         while session is self.session:
             hub.sleep(_ALIVE_TICK)
+            self._give_up_fragments(time.monotonic())
             if session is self.session and not session.is_alive() and session is self.session:
                 LOG.error("%s: the switch does not answer; closing", self.instance.name)
                 datapath = self._datapath
@@ -272,6 +278,8 @@ class Switch:
         now = time.monotonic()
         if flow_cookie == _SLOW_SOFTWIRE:
             injections = self.slow_path.softwire(frame, now)
+        elif flow_cookie == _OWN_FRAGMENT:
+            injections = self.own_fragments.add(known, frame, now)
         elif flow_cookie in _HELD:
             injections = self.slow_path.later(known, frame, now)
         else:
@@ -283,23 +291,34 @@ class Switch:
             if injection.table is None:
                 session.send(encode.packet_out(injection.frame, LOCAL_PORT))
                 continue
-            port = session.ports.ipv4 if injection.tunnel is None else session.ports.softwire
+            from_internet = injection.table == Table.DOWNSTREAM_PORT_SET
+            port = session.ports.ipv4 if from_internet else session.ports.softwire
             session.send(encode.reinject(injection.frame, port, injection.table, injection.tunnel))
 
     def _follow(self, outcome: Outcome) -> None:
         """What is to be done about the way to an lwB4."""
         self._tell_sender(outcome.answer)
+        if self.session is not None and outcome.flow is not None:
+            self.session.send(encode.add_flow(outcome.flow))
+        for packet in outcome.packets:
+            self._send_ipv6(packet)
+
+    def _give_up_fragments(self, now: float) -> None:
+        self.own_fragments.expire(now)
+        for error in self.slow_path.late(now):
+            if not self._icmpv6_limit.take(now):
+                self.icmp_sent.withheld["icmpv6"] += 1
+            elif self._send_ipv6(error):
+                self.icmp_sent.add("icmpv6", error)
+
+    def _send_ipv6(self, packet: bytes) -> bool:
+        """Whether a packet has gone out to the access network's router."""
         session = self.session
-        if session is None or session.ports is None:
-            return
-        if outcome.flow is not None:
-            session.send(encode.add_flow(outcome.flow))
         mac = self.ipv6_next_hop.mac if self.ipv6_next_hop is not None else None
-        if mac is not None:
-            macs = mac_bytes(mac), mac_bytes(session.ports.local_mac)
-            for packet in outcome.packets:
-                out = frame_of(*macs, ETH_IPV6, packet)
-                session.send(encode.packet_out(out, session.ports.ipv6))
+        if session is None or session.ports is None or mac is None:
+            return False
+        out = frame_of(mac_bytes(mac), mac_bytes(session.ports.local_mac), ETH_IPV6, packet)
+        return session.send(encode.packet_out(out, session.ports.ipv6))
 
     def _too_big(self, packet: bytes, lwb4: IPv6Address) -> None:
         """A packet out of a softwire that the Internet's side does not take whole; it has not
@@ -329,12 +348,7 @@ class Switch:
             return
         if self._told.add(lwb4, now):
             packet = punt.lwb4_answer(frame, lwb4, br_address)
-            mac = self.ipv6_next_hop.mac if self.ipv6_next_hop is not None else None
-            if packet is None or mac is None:
-                return
-            ports = session.ports
-            out = frame_of(mac_bytes(mac), mac_bytes(ports.local_mac), ETH_IPV6, packet)
-            if session.send(encode.packet_out(out, ports.ipv6)):
+            if packet is not None and self._send_ipv6(packet):
                 self.icmp_sent.add("icmpv6", packet)
         elif self._quieted.add(lwb4, now) and self._quiet_limit.take(now):
             session.send(encode.quiet_lwb4(lwb4, QUIET_SECONDS))
@@ -396,7 +410,7 @@ class Switch:
             "connections": self.connections,
             "next_hop": self.ipv4_next_hop.status(),
             "ipv6_next_hop": self.ipv6_next_hop.status() if self.ipv6_next_hop else None,
-            "slow_path": self.slow_path.status(),
+            "slow_path": self.slow_path.status() | {"own": self.own_fragments.status()},
             "paths": self.paths.status(),
             "icmp_errors_sent": {kind: icmp_sent.packets[kind] for kind in ("icmpv4", "icmpv6")},
         }

@@ -56,8 +56,21 @@ def upstream_route_flows(
         goto=Table.DOWNSTREAM_PORT_SET,
         note="from an lwB4 to the lwAFTR itself",
     )
+    from_us = Match("ipv4_src", str(instance.ipv4.address.ip))
     for prefix in instance.prefixes:
         to_us = ip_match(net_match("ipv4_dst", prefix.network))
+        yield counted(
+            Count.FROM_LWAFTR,
+            step(
+                table,
+                Priority.FRAGMENT_EXCEPTION,
+                (*to_us, from_us),
+                Load("in_port", 16, 0),
+                Load(Register.PSID, 32, 0),
+                goto=Table.DOWNSTREAM_PORT_SET,
+                note=f"an echo reply of our own to an lwB4 in {prefix.network}",
+            ),
+        )
         if instance.hairpinning:
             # Open vSwitch does not send a packet out of the port it came in by. Forgetting that
             # port, and the sender's PSID, lets the downstream flows serve hairpinned packets.

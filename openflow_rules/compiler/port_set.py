@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from openflow_rules.compiler.parts import (
+    FRAG_FIRST,
     FRAG_LATER,
     ICMP,
     TCP,
@@ -17,6 +18,7 @@ from openflow_rules.compiler.parts import (
     ip_match,
     net_match,
     punted,
+    shown,
     step,
 )
 from openflow_rules.compiler.unknown import LWB4, missed
@@ -87,9 +89,7 @@ def port_set_flows(instance: Instance, ports: Ports, *, upstream: bool) -> Itera
     way = _UPSTREAM if upstream else _DOWNSTREAM
     icmp = Match("ip_proto", ICMP)
     if not upstream:
-        own = Match(way.address, str(instance.ipv4.address.ip))
-        yield drop_flow(Drop.TO_LWAFTR, way.table, Priority.OWN, *ip_match(own))
-        yield _echo_answer(own)
+        yield from _own_address(instance)
         if not instance.icmp.inbound:
             inbound = Match("in_port", ports.ipv4), *ip_match(icmp)
             yield drop_flow(Drop.INBOUND_ICMP_DISABLED, way.table, Priority.OWN, *inbound)
@@ -101,6 +101,25 @@ def port_set_flows(instance: Instance, ports: Ports, *, upstream: bool) -> Itera
         yield missed(not_served, LWB4, ip_match(), validates=instance.failover.validates)
     else:
         yield not_served
+
+
+def _own_address(instance: Instance) -> Iterator[Flow]:
+    """What is for the lwAFTR itself: an echo, fragments that may be one, and what there is nobody
+    to take."""
+    table, own = Table.DOWNSTREAM_PORT_SET, Match("ipv4_dst", str(instance.ipv4.address.ip))
+    yield _echo_answer(own)
+    for part in (FRAG_FIRST, FRAG_LATER):
+        fragment = step(
+            table,
+            Priority.OWN_ECHO,
+            ip_match(own, Match("ip_frag", part)),
+            note="a fragment to the lwAFTR itself: the controller reassembles its packet",
+        )
+        yield punted(Count.FRAGMENTS_TO_LWAFTR, Punt.FRAGMENT_TO_LWAFTR, fragment)
+    icmp = Match("ip_proto", ICMP)
+    yield drop_flow(Drop.TO_LWAFTR, table, Priority.OWN_ICMP, *ip_match(own, icmp))
+    drop = drop_flow(Drop.TO_LWAFTR, table, Priority.OWN, *ip_match(own))
+    yield shown(drop, Punt.TO_LWAFTR) if instance.icmp.to_lwaftr else drop
 
 
 def _echo_answer(own: Match) -> Flow:

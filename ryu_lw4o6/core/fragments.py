@@ -6,7 +6,7 @@ Pure: time is an argument, in seconds of a clock that never goes back.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 LONGEST = 65535
@@ -72,15 +72,20 @@ class _Packet:
 
 
 class Waiting:
-    """``dropped`` counts fragments by reason, ``dropped_bytes`` what is in them."""
+    """``dropped`` counts fragments by reason, ``dropped_bytes`` what is in them. ``late`` is given
+    the first fragments of packets whose others have not come in time."""
 
-    def __init__(self, seconds: float, most_packets: int, most_bytes: int) -> None:
+    def __init__(
+        self, seconds: float, most_packets: int, most_bytes: int,
+        late: Callable[[Piece], None] | None = None,
+    ) -> None:  # fmt: skip
         self.dropped: Counter[str] = Counter()
         self.dropped_bytes = 0
         self.bytes = 0
         self._seconds = seconds
         self._most_packets = most_packets
         self._most_bytes = most_bytes
+        self._late = late
         self._packets: dict[Hashable, _Packet] = {}  # oldest first
 
     def __len__(self) -> int:
@@ -124,8 +129,11 @@ class Waiting:
         """Drop what has waited too long."""
         while self._packets:
             key = next(iter(self._packets))
-            if self._packets[key].since > now - self._seconds:
+            packet = self._packets[key]
+            if packet.since > now - self._seconds:
                 return
+            if self._late is not None and packet.pieces and 0 in packet.pieces:
+                self._late(packet.pieces[0])
             self._drop(key, "timeout")
 
     def _make_room(self) -> None:

@@ -11,9 +11,11 @@ from ipaddress import IPv4Address
 from ryu_lw4o6.core.ethernet import checksum
 
 HOP_LIMIT = 64
+ECHO_REPLY, ECHO_REQUEST = 0, 8
 UNREACHABLE, TIME_EXCEEDED = 3, 11
-HOST_UNREACHABLE, FRAGMENTATION_NEEDED = 1, 4  # codes of UNREACHABLE
-TTL_EXCEEDED = 0  # code of TIME_EXCEEDED
+HOST_UNREACHABLE, PROTOCOL_UNREACHABLE = 1, 2  # codes of UNREACHABLE
+PORT_UNREACHABLE, FRAGMENTATION_NEEDED = 3, 4
+TTL_EXCEEDED, REASSEMBLY_TIME_EXCEEDED = 0, 1  # codes of TIME_EXCEEDED
 _IPV6_MIN_MTU = 1280  # an ICMPv6 error is no longer than that (RFC 4443 section 2.4 c)
 _ICMPV4_LIMIT = 576  # nor an ICMPv4 error than that (RFC 1812 section 4.3.2.3)
 _NO_ERROR_ABOUT = {3, 4, 5, 11, 12}  # ICMPv4 errors (RFC 1122 section 3.2.2)
@@ -52,9 +54,19 @@ def softwire_refused(packet: bytes) -> bytes:
     """ICMPv6 destination unreachable, source address failed ingress/egress policy (type 1 code 5,
     RFC 7596 section 6.2, RFC 4443 section 3.1), about a softwire packet, from the address it was
     sent to."""
-    lwb4, br_address = packet[8:24], packet[24:40]
+    return _icmpv6_error(packet, 1, 5)
+
+
+def softwire_reassembly_timed_out(fragment: bytes) -> bytes:
+    """ICMPv6 time exceeded, fragment reassembly time exceeded (RFC 4443 section 3.3), about the
+    first fragment of a softwire packet."""
+    return _icmpv6_error(fragment, 3, 1)
+
+
+def _icmpv6_error(packet: bytes, kind: int, code: int) -> bytes:
+    """About an IPv6 packet, from where it was sent to (RFC 4443 section 2.2)."""
     room = _IPV6_MIN_MTU - 40 - 8
-    return icmpv6(br_address, lwb4, 1, 5, bytes(4) + packet[:room])
+    return icmpv6(packet[24:40], packet[8:24], kind, code, bytes(4) + packet[:room])
 
 
 def ipv4_packet(frame: bytes) -> bytes | None:
@@ -102,5 +114,20 @@ def error(
         "!BBHHHBBH4s4s", 0x45, 0xC0, 20 + len(message), 0, _DF, ttl, 1, 0,
         own.packed, packet[12:16],
     )  # fmt: skip
+    header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
+    return header + message
+
+
+def echo_reply(packet: bytes, ttl: int) -> bytes | None:
+    """The answer to a whole IPv4 packet, if it is an echo request whose checksum is right (RFC 1122
+    section 3.2.2.6): with its header, but for addresses and ``ttl``, and its data."""
+    length = (packet[0] & 0xF) * 4
+    message = packet[length:]
+    if packet[9] != 1 or len(message) < 8 or message[0] != ECHO_REQUEST or checksum(message):
+        return None
+    message = bytes((ECHO_REPLY, message[1], 0, 0)) + message[4:]
+    message = message[:2] + struct.pack("!H", checksum(message)) + message[4:]
+    options = packet[20:length]
+    header = packet[:8] + bytes((ttl, 1, 0, 0)) + packet[16:20] + packet[12:16] + options
     header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
     return header + message

@@ -7,6 +7,7 @@ import struct
 from ryu_lw4o6.core.ethernet import checksum
 
 DF, MF, OFFSET = 0x4000, 0x2000, 0x1FFF
+LONGEST = 65535
 _CE, _ECT_1, _ECT_0 = 3, 1, 2
 _LINK_LOCAL = bytes([169, 254])
 
@@ -56,6 +57,15 @@ def out_of_tunnel(packet: bytes, traffic_class: int, *, outer_dscp: bool) -> byt
 def one_hop_on(packet: bytes) -> bytes:
     """The packet with its TTL one less."""
     return _with(packet, 8, bytes([packet[8] - 1]))
+
+
+def reassembled(header: bytes, data: bytes) -> bytes | None:
+    """The packet that fragments make, the first of which has this ``header`` (RFC 791 section
+    3.2); None if it is longer than one can be."""
+    total = len(header) + len(data)
+    if total > LONGEST:
+        return None
+    return _with(header, 2, struct.pack("!H2sH", total, header[4:6], 0)) + data
 
 
 def in_fragments(packet: bytes, mtu: int) -> list[bytes]:

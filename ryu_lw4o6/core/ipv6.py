@@ -60,8 +60,12 @@ def read(packet: bytes) -> tuple[Header, int, bytes]:
     if HEADER + length > len(packet):
         raise Malformed("malformed")
     source, destination = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
-    header = Header(source, destination, first >> 20 & 0xFF, first & 0xFFFFF, hop_limit)
+    header = Header(source, destination, traffic_class(packet), first & 0xFFFFF, hop_limit)
     return header, next_header, packet[HEADER : HEADER + length]
+
+
+def traffic_class(packet: bytes) -> int:
+    return packet[0] << 4 & 0xF0 | packet[1] >> 4
 
 
 def behind_extensions(next_header: int, data: bytes, *, first: bool = True) -> Opened:

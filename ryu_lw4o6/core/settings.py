@@ -114,6 +114,8 @@ class IcmpPolicy:
     ``unknown_ipv4``: ICMPv4 type 3 code 1 to whoever sent to a destination without a binding.
     ``too_big``: ICMPv4 type 3 code 4 for a packet with DF that does not fit the softwire.
     ``ttl_expired``: ICMPv4 type 11 code 0 to whoever sent a packet with too small a TTL.
+    ``to_lwaftr``: ICMPv4 type 3 codes 3 and 2, or type 11 code 1, about UDP, another protocol, or
+    fragments without their others, to the lwAFTR's own address.
     ``inbound``: whether ICMP from the Internet is forwarded to lwB4s at all (section 8.1).
     ``rate``: the most ICMPv4 errors an instance sends per second. ICMPv6 errors to lwB4s without
     a binding are a matter of ``Failover``, and of the instance's ``unknown_rate``.
@@ -122,6 +124,7 @@ class IcmpPolicy:
     unknown_ipv4: bool = False
     too_big: bool = True
     ttl_expired: bool = True
+    to_lwaftr: bool = True
     inbound: bool = True
     rate: int = 1000
 

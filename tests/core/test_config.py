@@ -136,6 +136,7 @@ def test_every_option_arrives(path: Path) -> None:
       unknown_ipv4: true
       too_big: false
       ttl_expired: false
+      to_lwaftr: false
       inbound: false
       rate: 5
 """
@@ -151,7 +152,7 @@ def test_every_option_arrives(path: Path) -> None:
     assert (instance.bridge, instance.softwire_port) == ("br7", "sw7")
     assert instance.datapath is Datapath.KERNEL
     assert instance.hairpinning is False
-    assert instance.icmp == IcmpPolicy(True, False, False, False, 5)
+    assert instance.icmp == IcmpPolicy(True, False, False, False, False, 5)
     assert instance.failover is Failover.DATA_PACKET_ICMPV6
     assert instance.failover.validates
     assert instance.failover.answers

@@ -583,9 +583,28 @@ def test_an_echo_to_the_lwaftr_is_answered_by_the_switch(bridge: Bridge) -> None
     assert "nw_src=198.51.100.1,nw_dst=198.51.100.200" in final
     assert "nw_ttl=64" in final
     assert "icmp_type=0" in final
-    for other in ("icmp_type=0", "icmp_type=8,nw_frag=first"):
-        trace = bridge.trace(down("icmp", "198.51.100.1", f"{other},dl_src=00:40:00:00:00:09"))
-        assert names(trace) == {"from_internet", "drop_to_lwaftr"}
+    trace = bridge.trace(down("icmp", "198.51.100.1", "icmp_type=0,dl_src=00:40:00:00:00:09"))
+    assert names(trace) == {"from_internet", "drop_to_lwaftr"}
+    assert "CONTROLLER" not in trace
+
+
+@pytest.mark.parametrize("part", ["first", "later"])
+def test_fragments_to_the_lwaftr_are_the_controllers(bridge: Bridge, part: str) -> None:
+    trace = bridge.trace(down("icmp", "198.51.100.1", f"nw_frag={part}"))
+    assert names(trace) == {"from_internet", "fragments_to_lwaftr"}
+    assert f"meter:{Punt.FRAGMENT_TO_LWAFTR}" in trace
+
+
+@pytest.mark.parametrize("protocol", ["udp", "tcp"])
+def test_what_nobody_takes_is_shown(reprogram: Bridge, protocol: str) -> None:
+    packet = down(protocol, "198.51.100.1", f"{protocol}_dst=33434")
+    trace = reprogram.trace(packet)
+    assert names(trace) == {"from_internet", "drop_to_lwaftr"}
+    assert f"meter:{Punt.TO_LWAFTR}" in trace
+    reprogram.program(icmp=IcmpPolicy(to_lwaftr=False))
+    trace = reprogram.trace(packet)
+    assert names(trace) == {"from_internet", "drop_to_lwaftr"}
+    assert "CONTROLLER" not in trace
 
 
 def test_arp_for_our_addresses_is_answered_by_the_switch(bridge: Bridge) -> None:

@@ -11,7 +11,8 @@ SILENT = (
     + """\
     hairpinning: false
     failover: none
-    icmp: {{unknown_ipv4: false, too_big: false, ttl_expired: false, inbound: false}}
+    icmp: {{unknown_ipv4: false, too_big: false, ttl_expired: false, to_lwaftr: false,
+      inbound: false}}
 """
 )
 

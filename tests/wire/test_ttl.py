@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet import ICMP, TCP, UDP
 from scapy.packet import Packet, Raw
 
 from tests.support.rig import CONFIG, Rig
@@ -87,7 +87,7 @@ SILENT = [
              send4=[downstream(ttl=1, dst="203.0.113.1", proto=17, frag=5) / Raw(bytes(8))],
              counters=DOWN),
     Scenario("the last hop: TTL 1 arrives at the lwAFTR's own address",
-             send4=[IP(src="198.51.100.200", dst="198.51.100.1", ttl=1) / UDP(sport=5, dport=9)],
+             send4=[downstream(dst="198.51.100.1", ttl=1) / ICMP(type=0)],
              counters={"from_internet": 1, "drop_to_lwaftr": 1}),
 ]  # fmt: skip
 
