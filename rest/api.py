@@ -17,7 +17,7 @@ from rest.http import Answer, Environ, Problem, read_json
 from rest.listing import Listing, Page, Wanted
 from rest.routes import ROUTES
 from rest.service import BindingService
-from rest.stream import Stream
+from rest.stream import MAX_STREAMS, Stream
 from rest.values import Bad
 from ryu_lw4o6 import __version__
 from ryu_lw4o6.changes import StaticBinding
@@ -49,6 +49,7 @@ class Api:
         self._service = service
         self._clock = clock
         self._listing = Listing(service)
+        self._streams: set[Stream] = set()
         self._reader = Reader(service.settings, service.table)
 
     def dispatch(self, environ: Environ) -> Answer | Stream:
@@ -63,7 +64,8 @@ class Api:
             allow = {"Allow": ", ".join(allowed)}
             if method == "OPTIONS":
                 return Answer(None, 204, allow)
-            raise Problem(405, f"{method[:60]} is not for {path[:200]}", headers=allow)
+            detail = f"{method[:60]} is not for {path[:200]}; {', '.join(allowed)} are"
+            raise Problem(405, detail, headers=allow)
         query = environ.get("QUERY_STRING", "")
         # Everything is read and checked before anything is done.
         call = Call(
@@ -242,8 +244,15 @@ class Api:
         return Answer({"last": events.last, "events": found[:limit]})
 
     def stream(self, call: Call) -> Stream:
+        if len(self._streams) >= MAX_STREAMS:
+            raise Problem(
+                503,
+                f"{MAX_STREAMS} streams of events are open, and there may be no more; close one, "
+                "or ask /v1/events",
+                headers={"Retry-After": "30"},
+            )
         since = call.values["since"]
-        return Stream(self._service.events, since, call.values["type"])
+        return Stream(self._service.events, since, call.values["type"], self._streams)
 
     def openapi(self, call: Call) -> Answer:
         return Answer(openapi.document())

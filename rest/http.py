@@ -100,6 +100,13 @@ def read_json(environ: Environ, limit: int) -> Any:
     if kind.strip() != JSON or charset not in ("", "charset=utf-8"):
         shown = environ.get("CONTENT_TYPE", "")[:60] or "missing"
         raise Problem(415, f"Content-Type is {shown}; send {JSON}", headers={"Accept": JSON})
+    coding = environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
+    if coding != "identity":
+        raise Problem(
+            415,
+            f"Content-Encoding is {coding[:60]}; send the body as it is",
+            headers={"Accept-Encoding": "identity"},
+        )
     body = _read_body(environ, limit)
     try:
         return json.loads(

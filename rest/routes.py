@@ -12,6 +12,7 @@ from rest import values
 from rest.http import Problem
 from rest.values import Bad, shown
 from ryu_lw4o6.core.binding import Origin
+from ryu_lw4o6.events import KINDS
 from ryu_lw4o6.service import SwitchState
 
 DEFAULT_PAGE, MAX_PAGE = 100, 10_000
@@ -59,7 +60,7 @@ PARAMETERS: dict[str, Parameter] = {
         {"type": "string"}, values.key,
     ),
     "since": _integer("the id of the event before the first", 0, 10**12),
-    "type": Parameter("a type of event", {"type": "string"}, str),
+    "type": _choice("a type of event", *KINDS),
     "name": Parameter("the name of an instance", {"type": "string"}, str),
     "wait": _choice("answer when the switches have confirmed the change", "applied"),
     "timeout": Parameter(

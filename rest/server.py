@@ -106,6 +106,7 @@ class Protocol(eventlet.wsgi.HttpProtocol):  # type: ignore[misc]
     """A client's connection."""
 
     path: str
+    minimum_chunk_size = 0  # eventlet would hold events back until there are 4096 bytes of them
     _waiting: dict[Protocol, None] = {}  # noqa: RUF012 (all connections share it)
 
     def handle(self) -> None:
@@ -118,6 +119,8 @@ class Protocol(eventlet.wsgi.HttpProtocol):  # type: ignore[misc]
             self._waiting.pop(self, None)
 
     def _read_request_line(self) -> bytes:
+        # A client that has sent a hundred requests in one go waits its turn after each.
+        eventlet.sleep(0)
         self._waiting[self] = None
         if len(self._waiting) > MAX_WAITING:
             oldest = next(iter(self._waiting))
@@ -144,6 +147,12 @@ class Protocol(eventlet.wsgi.HttpProtocol):  # type: ignore[misc]
             self._waiting.pop(self, None)
         if not understood:
             return False
+        if self.headers.defects:  # what follows such a line would be passed over
+            return self._refuse(400, "the request has a header line that cannot be read")
+        hosts = self.headers.get_all("Host", [])
+        if len(hosts) != 1 and (hosts or self.request_version != "HTTP/1.0"):
+            # RFC 9112 section 3.2
+            return self._refuse(400, "the request has no Host header, or several")
         lengths = self.headers.get_all("Content-Length", [])
         encodings = self.headers.get_all("Transfer-Encoding", [])
         if len(lengths) + len(encodings) > 1:
@@ -158,6 +167,8 @@ class Protocol(eventlet.wsgi.HttpProtocol):  # type: ignore[misc]
 
     def get_environ(self) -> Environ:
         environ: Environ = super().get_environ()
+        if "Content-Type" not in self.headers:
+            environ["CONTENT_TYPE"] = ""  # not the text/plain of Python's parser
         environ[CLOSE] = self._close_after
         return environ
 

@@ -9,17 +9,23 @@ from rest.http import Environ, StartResponse
 from ryu_lw4o6.events import Events
 
 KEEP_ALIVE_SECONDS = 15.0
+MAX_STREAMS = 64
+"""Each has a connection to itself, of which there are MAX_CONNECTIONS for all."""
 _AT_ONCE = 100
 
 
 class Stream:
     """A WSGI application that ends when the client goes. It begins behind the event ``since``,
-    or the client's Last-Event-ID, or with what happens next."""
+    or the client's Last-Event-ID, or with what happens next. ``running`` holds all that have begun
+    and not ended."""
 
-    def __init__(self, events: Events, since: int | None, kind: str | None) -> None:
+    def __init__(
+        self, events: Events, since: int | None, kind: str | None, running: set[Stream]
+    ) -> None:
         self._events = events
         self._since = since
         self._kind = kind
+        self._running = running
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         last = environ.get("HTTP_LAST_EVENT_ID", "")
@@ -31,6 +37,13 @@ class Stream:
         return [] if environ.get("REQUEST_METHOD") == "HEAD" else self._lines()
 
     def _lines(self) -> Iterator[bytes]:
+        self._running.add(self)
+        try:
+            yield from self._events_as_text()
+        finally:
+            self._running.discard(self)
+
+    def _events_as_text(self) -> Iterator[bytes]:
         # The first bytes say that events follow, before there is one.
         yield b"retry: 1000\n\n"
         after = self._events.last if self._since is None else self._since

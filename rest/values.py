@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Callable
@@ -104,7 +105,9 @@ def seconds(low: int, high: int) -> Callable[[str], float]:
 def choice(*choices: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in choices:
-            raise Bad(f"{shown(text)} is not known", f"Use {' or '.join(choices)}")
+            near = difflib.get_close_matches(text[:_SHOWN], choices, 1)
+            known = f"Did you mean {near[0]}?" if near else f"Use {' or '.join(choices)}"
+            raise Bad(f"{shown(text)} is not known", known)
         return text
 
     return read
@@ -112,7 +115,9 @@ def choice(*choices: str) -> Callable[[str], str]:
 
 def key(text: str) -> BindingKey:
     """A binding's key as its path writes it, such as 192.0.2.1/3."""
-    address, _, psid = text.partition("/")
+    address, slash, psid = text.partition("/")
+    if not slash:
+        raise Bad(f"{shown(text)} is not the key of a binding", "Write it like 192.0.2.1/3")
     return BindingKey(ipv4(address), digits(0, 65535)(psid))
 
 

@@ -17,6 +17,11 @@ from ryu_lw4o6.core.times import rfc3339
 LOG = logging.getLogger(__name__)
 
 KEPT = 10_000
+KINDS = (
+    "binding-created", "binding-deleted", "binding-expired", "binding-refused",
+    "switch-connected", "switch-disconnected",
+    "routes-announced", "routes-withdrawn", "drained", "undrained",
+)  # fmt: skip
 
 
 class Events:

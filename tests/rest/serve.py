@@ -7,7 +7,7 @@ import sys
 import eventlet
 from ryu.app.wsgi import CONF, WSGIApplication
 
-from rest import app, http, server
+from rest import app, http, server, stream
 from tests.rest.memory import MemoryService, settings
 
 MAX_BODY = 2000
@@ -16,7 +16,7 @@ SECONDS = 0.5
 
 def main(port: int) -> None:
     server.HEAD_SECONDS = server.IDLE_SECONDS = SECONDS  # type: ignore[assignment]
-    http.BODY_SECONDS = SECONDS  # type: ignore[assignment]
+    http.BODY_SECONDS = stream.KEEP_ALIVE_SECONDS = SECONDS  # type: ignore[assignment]
     CONF.set_override("wsapi_host", "127.0.0.1")
     CONF.set_override("wsapi_port", port)
     service = MemoryService(settings(max_body=MAX_BODY))

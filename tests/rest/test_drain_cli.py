@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ryu_lw4o6 import cli
-from tests.rest.test_server import port
+from tests.rest.test_server import port, server
 
-__all__ = ["port"]
+__all__ = ["port", "server"]
 
 
 def drain(port: int, *words: str) -> int:

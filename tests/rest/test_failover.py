@@ -71,6 +71,8 @@ def test_changes_of_bindings_are_events(client: Client) -> None:
     assert client.get("/v1/events?since=1&limit=1").json["events"] == [deleted]
     assert client.get("/v1/events?since=2").json["events"] == []
     assert client.get("/v1/events?since=x").status == 400
+    (error,) = client.get("/v1/events?type=binding-create").json["errors"]
+    assert error["suggestion"] == "Did you mean binding-created?"
 
 
 def test_a_refused_change_is_no_event(client: Client) -> None:
@@ -83,7 +85,7 @@ def stream(
 ) -> Any:
     started: list[Any] = []
     chunks: Iterator[bytes] = iter(
-        Stream(events, since, kind)(environ, lambda *args: started.append(args))
+        Stream(events, since, kind, set())(environ, lambda *args: started.append(args))
     )
     assert started[0][0] == "200 OK"
     assert ("Content-Type", "text/event-stream") in started[0][1]

@@ -77,6 +77,7 @@ def test_switches_and_counters_by_name(client: Client, service: MemoryService) -
 def test_other_methods(client: Client, method: str, path: str, allowed: str) -> None:
     reply = client.request(method, path)
     assert (reply.status, reply.headers["Allow"]) == (405, allowed)
+    assert allowed in reply.json["detail"]
     options = client.request("OPTIONS", path)
     assert (options.status, options.headers["Allow"], options.body) == (204, allowed, b"")
 
@@ -108,6 +109,11 @@ def test_wrong_parameters_are_all_named(client: Client, target: str, fields: lis
     reply = client.get(target)
     assert (reply.status, reply.fields) == (400, fields)
     assert all(error["suggestion"] for error in reply.json["errors"])
+
+
+def test_a_key_that_is_none_is_named_as_a_whole(client: Client) -> None:
+    (error,) = client.get("/v1/bindings?after=192.0.2.1").json["errors"]
+    assert error["reason"] == '"192.0.2.1" is not the key of a binding'
 
 
 def test_wrong_waits(client: Client, service: MemoryService) -> None:
@@ -148,6 +154,8 @@ def test_bodies_of_another_kind(client: Client) -> None:
                  "application/json; charset=utf-16"):  # fmt: skip
         reply = client.request("POST", "/v1/bindings", body, CONTENT_TYPE=kind)
         assert (reply.status, reply.headers["Accept"]) == (415, "application/json")
+    reply = client.request("POST", "/v1/bindings", body, HTTP_CONTENT_ENCODING="gzip")
+    assert (reply.status, reply.headers["Accept-Encoding"]) == (415, "identity")
     kind = 'application/json; charset="UTF-8"'
     assert client.request("POST", "/v1/bindings", body, CONTENT_TYPE=kind).status == 201
 

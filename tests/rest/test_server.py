@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rest.stream import MAX_STREAMS
 from tests.rest.serve import MAX_BODY
 from tests.support.ovs import wait_for
 
@@ -21,18 +23,26 @@ GET = b"GET /v1/switches HTTP/1.1\r\nHost: x\r\n"
 NEW = json.dumps({"lwb4": "2001:db8:b4::9", "ipv4": "192.0.2.2", "psid": 9}).encode()
 
 
+Server = subprocess.Popen[bytes]
+
+
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
+def server() -> Iterator[tuple[int, Server]]:
     with socket.create_server(("127.0.0.1", 0)) as found:
         number = int(found.getsockname()[1])
     process = subprocess.Popen([sys.executable, "-m", "tests.rest.serve", str(number)])
     try:
-        wait_for("the server listens", lambda: answers(number))
-        yield number
+        wait_for("the server listens", lambda: answers(number), 60)
+        yield number, process
         assert process.poll() is None, "the server has died"
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def port(server: tuple[int, Server]) -> int:
+    return server[0]
 
 
 def answers(port: int) -> bool:
@@ -119,6 +129,10 @@ def test_the_absolute_form_is_understood(port: int) -> None:
         (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n", 414),
         (GET + b"X-Long: " + b"a" * 20_000 + b"\r\n\r\n", 431),
         (GET + b"X: 1\r\n" * 10_000 + b"\r\n", 431),
+        (GET + b"no colon\r\n\r\n", 400),
+        (GET + b"X : 1\r\n\r\n", 400),
+        (b"GET /v1 HTTP/1.1\r\n\r\n", 400),  # no Host
+        (GET + b"Host: y\r\n\r\n", 400),
         (b"hello\r\n\r\n", 400),
         (b"GET\r\n\r\n", 400),
         (b"GET /v1 HTTP/9.9\r\n\r\n", 505),
@@ -167,6 +181,62 @@ def test_many_idle_connections_keep_nobody_out(port: int) -> None:
     finally:
         for connection in idle:
             connection.close()
+
+
+def test_a_client_in_a_hurry_waits_its_turn(server: tuple[int, Server]) -> None:
+    port, process = server
+    # While the server stands still, one client sends many requests, another client one.
+    process.send_signal(signal.SIGSTOP)
+    events = b"GET /v1/events?limit=1 HTTP/1.1\r\nHost: x\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        many, one = (
+            stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(2)
+        )
+        many.sendall(events * 200)
+        one.sendall(post(NEW, length(NEW)))
+        many.shutdown(socket.SHUT_WR)
+        one.shutdown(socket.SHUT_WR)
+        process.send_signal(signal.SIGCONT)
+        seen = [json.loads(body)["last"] for _, _, body in parse(receive(many))]
+        assert [status for status, _, _ in parse(receive(one))] == [201]
+    # The many were not all answered before the one.
+    assert len(seen) == 200
+    assert seen[-1] == seen[0] + 1
+
+
+STREAM = b"GET /v1/events/stream HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_an_event_is_sent_as_it_happens(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(STREAM)
+        received = b""
+        while b"retry: 1000\n" not in received:
+            received += connection.recv(1 << 16)
+        body = NEW.replace(b'"psid": 9', b'"psid": 19')
+        assert exchange(port, post(body, length(body)))[0][0] == 201
+        while b"event: binding-created\n" not in received:
+            received += connection.recv(1 << 16)
+            assert received, "the stream has ended"
+
+
+def test_streams_of_events_leave_room_for_others(port: int) -> None:
+    with contextlib.ExitStack() as opened:
+
+        def open_one() -> bool:
+            connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+            opened.enter_context(connection)
+            connection.sendall(STREAM)
+            return connection.recv(12) == b"HTTP/1.1 200"
+
+        # That of another test may not have been missed yet.
+        assert MAX_STREAMS - 5 < sum(iter(open_one, False)) <= MAX_STREAMS
+        ((status, headers, body),) = exchange(port, STREAM)
+        assert (status, headers["retry-after"]) == (503, "30")
+        assert "64 streams of events are open" in json.loads(body)["detail"]
+        assert answers(port)
+        opened.close()
+        wait_for("a place is free again", open_one, 10)
 
 
 @settings(suppress_health_check=list(HealthCheck), max_examples=60, deadline=None)
