@@ -15,6 +15,7 @@ from rest import openapi, routes
 from rest.codec import Errors, Reader, binding_json
 from rest.http import Answer, Environ, Problem, read_json
 from rest.listing import Listing, Page, Wanted
+from rest.patience import Patience
 from rest.routes import ROUTES
 from rest.service import BindingService
 from rest.stream import MAX_STREAMS, Stream
@@ -24,7 +25,6 @@ from ryu_lw4o6.changes import StaticBinding
 from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, Origin, UnknownPrefix
 from ryu_lw4o6.events import KEPT as MAX_EVENTS
 from ryu_lw4o6.service import SwitchState
-from ryu_lw4o6.store import StoreUnavailable
 
 _PER_TURN = 500
 """How many items of a bulk request are read before other greenlets go on."""
@@ -50,6 +50,7 @@ class Api:
         self._clock = clock
         self._listing = Listing(service)
         self._streams: set[Stream] = set()
+        self._changing, self._draining = Patience(), Patience()
         self._reader = Reader(service.settings, service.table)
 
     def dispatch(self, environ: Environ) -> Answer | Stream:
@@ -218,10 +219,11 @@ class Api:
 
     def _drain(self, call: Call, *, drained: bool) -> Answer:
         self.failover(call)  # raises the problem if there is no such instance
-        try:
-            self._service.drain(call.values["name"], drained=drained)
-        except StoreUnavailable as error:
-            raise _unavailable(error) from None
+        name = call.values["name"]
+        self._draining.wait_for(
+            f"{name}: {'drain' if drained else 'undrain'}",
+            lambda: self._service.drain(name, drained=drained),
+        )
         return self.failover(call)
 
     def failovers(self, call: Call) -> Answer:
@@ -296,7 +298,10 @@ class Api:
         if not (create or replace or delete):
             return
         try:
-            self._service.changes.change(create=create, replace=replace, delete=delete)
+            self._changing.wait_for(
+                "a change by REST",
+                lambda: self._service.changes.change(create=create, replace=replace, delete=delete),
+            )
         except BindingConflict as error:
             raise Problem(
                 409, f"{error}; PUT replaces it", existing=self._json(error.existing)
@@ -307,8 +312,6 @@ class Api:
             ) from None
         except KeyError as error:
             raise Problem(404, f"there is no binding {error.args[0]}") from None
-        except StoreUnavailable as error:
-            raise _unavailable(error) from None
 
     def _made(self, binding: Binding, call: Call, status: int) -> Answer:
         if not self._waited([binding.key], call):
@@ -348,10 +351,6 @@ def _asking_a_switch() -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise Problem(504, str(error)) from None
-
-
-def _unavailable(error: StoreUnavailable) -> Problem:
-    return Problem(503, f"nothing was changed: {error}", headers={"Retry-After": "5"})
 
 
 def _refuse(status: int, errors: Errors) -> None:

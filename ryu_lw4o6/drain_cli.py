@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 DEFAULT_URL = "http://127.0.0.1:8080"
-_SECONDS = 20
+_SECONDS = 30  # more than a request waits for the store
 
 
 def register(subparsers: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
 from typing import Any, cast
@@ -50,6 +51,8 @@ def settings(**rest: Any) -> Settings:
 class MemoryStore:
     def __init__(self) -> None:
         self.down = False
+        self.moves = threading.Event()
+        self.moves.set()
         self.saves = 0
         self.shared = False
 
@@ -67,6 +70,7 @@ class MemoryStore:
         delete: Iterable[BindingKey],
         create: Iterable[Binding] = (),
     ) -> None:
+        assert self.moves.wait(30), "it has stood still for too long"
         if self.down:
             raise StoreError("the disk is full", "Make room")
         self.saves += 1

@@ -11,13 +11,16 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from typing import Any
 
+import eventlet
 import pytest
 
+from rest import patience
 from ryu_lw4o6.core.binding import BindingKey
 from tests.rest.client import Client
 from tests.rest.memory import MemoryService
 
 NEW = {"lwb4": "2001:db8:b4::9", "ipv4": "192.0.2.2", "psid": 9}
+OTHER = {"lwb4": "2001:db8:b4::8", "ipv4": "192.0.2.2", "psid": 8}
 KEY = BindingKey(IPv4Address("192.0.2.2"), 9)
 STATIC = "/v1/bindings/192.0.2.1/3"
 APPLIED = {"lwaftr1": {"state": "applied"}}
@@ -151,6 +154,36 @@ def test_a_store_that_is_down_changes_nothing(client: Client, service: MemorySer
     assert len(service.table) == 1
     service.store.down = False
     assert client.post("/v1/bindings", NEW).status == 201
+
+
+def test_a_store_that_stands_still_keeps_nobody_waiting(
+    client: Client, service: MemoryService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "STORE_SECONDS", 0.2)
+    assert client.post("/v1/bindings", OTHER).status == 201
+    saves = service.store.saves
+    service.store.moves.clear()
+    try:
+        begun = client.post("/v1/bindings", NEW)
+        assert (begun.status, begun.headers["Retry-After"]) == (503, "5")
+        assert "the outcome is unknown: the store has not answered" in begun.json["detail"]
+        refused = client.delete("/v1/bindings/192.0.2.2/8")
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
+        assert "nothing was changed: the store has not answered" in refused.json["detail"]
+        drain = client.request("POST", "/v1/switches/lwaftr1/drain")
+        assert "the outcome is unknown" in drain.json["detail"]
+        assert client.get("/v1/bindings").json["total"] == 2  # questions do not wait
+    finally:
+        service.store.moves.set()
+    # What was begun is done; what was refused is not.
+    with eventlet.Timeout(10):
+        while client.get("/v1/bindings/192.0.2.2/9").status == 404:
+            eventlet.sleep(0.01)
+        while not client.get("/v1/failover/lwaftr1").json["drained"]:
+            eventlet.sleep(0.01)
+    assert client.post("/v1/bindings", NEW | {"psid": 10}).status == 201
+    assert client.get("/v1/bindings/192.0.2.2/8").status == 200
+    assert service.store.saves == saves + 3
 
 
 # --- waiting for the switch -----------------------------------------------------------------------
