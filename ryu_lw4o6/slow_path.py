@@ -95,12 +95,12 @@ class SlowPath:
 
     def softwire(self, frame: bytes, now: float) -> list[Injection]:
         """An IPv6 packet to one of our AFTR addresses: a fragment, or with extension headers."""
-        in_fragments = False
+        kernel_has_it = False
         try:
             header, next_header, data = ipv6.read(frame[ethernet.HEADER :])
             opened = ipv6.behind_extensions(next_header, data)
             if opened.fragment is not None:
-                in_fragments = True
+                kernel_has_it = opened.fragment.offset > 0
                 headers = frame[ethernet.HEADER :][: ipv6.HEADER + len(data) - len(opened.payload)]
                 whole = self._reassemble(headers, header, opened, now)
                 if whole is None:
@@ -109,7 +109,7 @@ class SlowPath:
             return self._decapsulate(header, opened)
         except Forbidden as error:
             self.packets[f"dropped_{error}"] += 1
-            return [] if in_fragments else [Injection(frame, None)]
+            return [] if kernel_has_it else [Injection(frame, None)]
         except Malformed as error:
             self.packets[f"dropped_{error}"] += 1
             return []
@@ -135,6 +135,8 @@ class SlowPath:
             return None  # the kernel's, who has it as well
         key = header.source, header.destination, fragment.identification
         piece = Piece(fragment.offset, fragment.more, opened.payload, headers)
+        if not piece.sound:
+            raise Forbidden("malformed")
         if not self.reassembly.add(key, piece, now):
             return None
         pieces = self.reassembly.take(key)

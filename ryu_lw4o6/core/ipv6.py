@@ -19,7 +19,7 @@ class Malformed(ValueError):
 
 class Forbidden(Malformed):
     """One whose extension headers do not let it. Its source may have to be told, which the kernel
-    knows (RFC 8200 sections 4.1, 4.2 and 4.4)."""
+    knows (RFC 8200 sections 4.1, 4.2, 4.4 and 4.5)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -326,6 +326,27 @@ def test_more_than_the_internet_takes_and_df_is_answered(rig: Rig) -> None:
     ))  # fmt: skip
 
 
+@pytest.mark.parametrize("at", [0, 512], ids=["first", "later"])
+def test_an_ipv6_fragment_that_is_no_multiple_of_eight(rig: Rig, at: int) -> None:
+    """Its source is told by a parameter problem: byte 4 is the payload length (RFC 8200 section
+    4.5)."""
+    number = next(_identification)
+    lwb4 = f"2001:db8:dead:2::{number:x}"  # each is told so many times a second
+    sent = (
+        IPv6(src=lwb4, dst=AFTR, hlim=63, nh=44)
+        / IPv6ExtHdrFragment(nh=4, offset=at // 8, m=1, id=number)
+        / Raw(bytes(LARGE)[at : at + 509])
+    )
+    before = fragments_of(rig)
+    rig.wire6.send(frame_of(sent, 6))
+    (found,) = frames(rig.wire6, 1)
+    problem = ICMPv6ParamProblem(code=0, ptr=4) / Raw(bytes(sent))
+    # The flow label is the kernel's own choice.
+    told = frame_of(IPv6(src=AFTR, dst=lwb4, hlim=64) / problem, 6, out=True)
+    assert found[:14] + b"\x60\0\0\0" + found[18:] == told
+    assert changes(rig, before) == {"dropped_malformed": 1}
+
+
 def test_a_reassembled_packet_is_checked_like_any_other(rig: Rig) -> None:
     sent = cut6(softwire(upstream() / UDP(sport=1088, dport=53) / Raw(bytes(1200))))
     before = rig.counters()
