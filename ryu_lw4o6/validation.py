@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 import eventlet.event
@@ -115,26 +115,34 @@ class Validator:
             while self._queue or self._to_recheck:
                 if self._under_way:
                     self._finished.wait(self._overtaking)
-                if not self._slots.acquire(timeout=self._patience()):
-                    self._give_up()
+                free = self._slots.acquire(timeout=self._patience())
+                self._give_up_late()
+                if not free:  # every thread hangs
+                    self._recheck_later(list(self._to_recheck))
+                    self._to_recheck.clear()
                 elif self._queue:
                     self._start(self._find, _take(self._queue, self._batch))
-                else:
+                elif self._to_recheck:
                     self._start(self._check_again, _take(self._to_recheck, self._batch))
+                else:
+                    self._slots.release()
 
     def watch(self) -> None:
         """Ask again about what the supporting system says has changed, and make bindings of what
         is new there, if it is to be so. For ever."""
+        told: list[BindingKey] | None = []  # and not followed yet: nobody tells of it twice
         while True:
             try:
                 keys = eventlet.tpool.execute(self._system.wait_for_changes, WATCH_SECONDS)
-                if self._settings.warm and keys != []:
-                    self._foresee(eventlet.tpool.execute(self._system.changed, keys))
+                told = None if told is None or keys is None else [*told, *keys]
+                if self._settings.warm and told != []:
+                    self._foresee(eventlet.tpool.execute(self._system.changed, told))
             except SystemUnavailable as error:
                 self._is_down(error)
                 hub.sleep(WATCH_SECONDS)
                 continue
             self._is_up()
+            keys, told = told, []
             if keys is None:
                 keys = [binding.key for binding in self._table]
             self.recheck([key for key in keys if self._is_validated(key)])
@@ -167,12 +175,11 @@ class Validator:
         waited = time.monotonic() - next(iter(self._queue.values()))
         return max(0.0, self._settings.deadline - waited)
 
-    def _give_up(self) -> None:
-        """Every thread hangs: answer those who have waited for the deadline."""
-        self._recheck_later(list(self._to_recheck))
-        self._to_recheck.clear()
+    def _give_up_late(self) -> None:
+        """Answer those who have waited for the deadline: the supporting system is not as quick as
+        questions come, or hangs."""
         late = time.monotonic() - self._settings.deadline
-        keys = [key for key, since in self._queue.items() if since <= late]
+        keys = list(takewhile(lambda key: self._queue[key] <= late, self._queue))
         for key in keys:
             del self._queue[key]
         _answer_all([self._asked.pop(key) for key in keys], Outcome.UNAVAILABLE)
@@ -283,10 +290,10 @@ class Validator:
         return found
 
     def _learn(self, keys: int, seconds: float) -> None:
-        """So many keys took so long."""
-        if seconds > self._overtaking:
-            self._batch = max(1, int(keys * self._overtaking / seconds))
-        elif keys == self._batch:
+        """So many keys took so long. One that is only far away takes as long for fewer."""
+        if seconds >= self._settings.deadline:
+            self._batch = max(1, keys // 4)
+        elif seconds <= self._overtaking and keys == self._batch:
             self._batch = min(2 * keys, BATCH)
 
     def _is_down(self, error: SystemUnavailable) -> None:

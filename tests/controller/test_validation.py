@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
@@ -31,22 +32,28 @@ class System:
         self.calls: list[list[BindingKey]] = []
         self.down = False
         self.seconds_per_key = 0.0
+        self.seconds_per_call = 0.0
         self.may_answer = threading.Event()
         self.may_answer.set()
+        self.told: list[list[BindingKey]] = []
 
     def find(self, keys: Collection[BindingKey]) -> dict[BindingKey, Binding]:
         self.calls.append(list(keys))
         self.may_answer.wait(10)
-        time.sleep(self.seconds_per_key * len(keys))
+        time.sleep(self.seconds_per_call + self.seconds_per_key * len(keys))
         if self.down:
             raise SystemUnavailable("it is down", "Start it")
         return {key: self.bindings[key] for key in keys if key in self.bindings}
 
     def wait_for_changes(self, seconds: float) -> list[BindingKey] | None:
+        if self.told:
+            return self.told.pop(0)
         time.sleep(seconds)
         return []
 
     def changed(self, keys: Collection[BindingKey] | None) -> list[Binding]:
+        if self.down:
+            raise SystemUnavailable("it is down", "Start it")
         return list(self.bindings.values())
 
     def close(self) -> None:
@@ -179,6 +186,36 @@ def test_one_that_takes_its_time_for_each_key_is_asked_about_fewer_at_once(bench
     assert max(map(len, bench.system.calls)) * bench.system.seconds_per_key < DEADLINE
 
 
+def test_one_that_is_far_away_is_asked_about_as_many_at_once(bench: Bench) -> None:
+    bench.knows(*MANY)
+    bench.system.seconds_per_call = DEADLINE / 2
+    bench.ask(*map(asked_by, MANY[:100]))
+    bench.wait(lambda: len(bench.answers) == 100)
+    bench.ask(*map(asked_by, MANY[100:200]))
+    bench.wait(lambda: len(bench.answers) == 200)
+    assert {outcome for _, outcome in bench.answers} == {Outcome.ACCEPTED}
+    assert [len(call) for call in bench.system.calls] == [100, 100]
+
+
+def test_who_asks_one_that_is_too_slow_is_answered_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More ask than are answered in time, though no call hangs: nobody waits for ever."""
+    monkeypatch.setattr(validation, "BATCH", 1)
+    monkeypatch.setattr(validation, "AT_ONCE", 100)
+    bench = Bench()
+    bench.knows(*MANY)
+    bench.system.seconds_per_call = DEADLINE / 3
+    started = time.monotonic()
+    bench.ask(*map(asked_by, MANY[:100]))
+    bench.wait(lambda: len(bench.answers) == 100, 20)
+    assert time.monotonic() - started < 2 * DEADLINE + 0.5
+    outcomes = Counter(outcome for _, outcome in bench.answers)
+    assert outcomes[Outcome.ACCEPTED] >= 2
+    assert outcomes[Outcome.ACCEPTED] + outcomes[Outcome.UNAVAILABLE] == 100
+    bench.greenlet.kill()
+
+
 @pytest.mark.parametrize(
     ("known", "question", "outcome"),
     [
@@ -294,6 +331,21 @@ def test_nothing_is_withdrawn_because_nobody_answers(bench: Bench) -> None:
     bench.validator.recheck([ONE.key])
     bench.wait(lambda: bench.validator.status()["state"] == "unavailable")
     assert ONE.key in bench.table
+
+
+def test_what_it_tells_before_it_fails_is_followed_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "WATCH_SECONDS", 0.01)
+    bench.table.replace(replace(ONE, origin=Origin.VALIDATED))
+    moved = replace(ONE, lwb4=TWO.lwb4)
+    bench.knows(moved)
+    bench.system.told, bench.system.down = [[ONE.key]], True
+    watching = eventlet.spawn(bench.validator.watch)
+    bench.wait(lambda: bench.validator.status()["state"] == "unavailable")
+    bench.system.down = False
+    bench.wait(lambda: bench.table.by_lwb4(TWO.lwb4))
+    watching.kill()
 
 
 @pytest.mark.parametrize("hangs", [False, True])
