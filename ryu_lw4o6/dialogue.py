@@ -69,8 +69,9 @@ class Dialogue:
         channel.tap(datapath, self._receive)
 
     def close(self) -> None:
-        """The connection is gone: nobody need wait any longer."""
-        channel.tap(self._datapath, None)
+        """The connection is gone: nobody need wait any longer. What it still had to say is none of
+        Ryu's business, which does not understand all of it."""
+        channel.tap(self._datapath, lambda *_: True)
         for xid in self._awaited:
             self._settle(xid, answered=False)
 
@@ -190,8 +191,10 @@ class Dialogue:
         try:
             self._request(xid, request(xid))
             self.answer(xid, what)
-        finally:
-            del self._dumps[xid]
+        except BaseException:
+            self._dumps[xid] = _too_late  # Ryu does not understand all of it
+            raise
+        del self._dumps[xid]
 
     def _receive(self, kind: int, xid: int, message: bytes) -> bool:
         """Called by the receive loop, in order; must not wait."""
@@ -203,7 +206,10 @@ class Dialogue:
             self._dumps[xid](message)
             (flags,) = struct.unpack_from("!H", message, 10)
             if not flags & ofp.OFPMPF_REPLY_MORE:
-                self._settle(xid, answered=True)
+                if xid in self._awaited:
+                    self._settle(xid, answered=True)
+                else:
+                    del self._dumps[xid]
         elif kind == ofp.OFPT_ERROR and xid >= _SEQUENCE:
             error = SwitchError(*struct.unpack_from("!HH", message, 8))
             self._errors[xid] = error
@@ -222,3 +228,7 @@ class Dialogue:
         if frame_at > len(message):
             return
         self._on_packet_in(cookie, message[28 : 24 + match_length], message[frame_at:])
+
+
+def _too_late(message: bytes) -> None:
+    """What to do with an answer that nobody waits for any longer."""

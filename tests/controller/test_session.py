@@ -17,9 +17,10 @@ from ryu.ofproto import ofproto_v1_3 as ofp
 
 from openflow_rules.encode import BindingEncoder
 from openflow_rules.tables import CookieClass, binding_cookie
+from ryu_lw4o6 import dialogue as dialogue_module
 from ryu_lw4o6 import programming
 from ryu_lw4o6.core.binding import Binding, BindingTable
-from ryu_lw4o6.dialogue import Dialogue
+from ryu_lw4o6.dialogue import Dialogue, SessionError
 from ryu_lw4o6.session import Session, State
 from tests.rules.samples import BINDINGS, NEXT_HOP_MAC, PREFIXES, instance
 
@@ -148,6 +149,28 @@ def test_an_answer_that_comes_twice_harms_nobody() -> None:
     for _ in range(2):
         switch.lw4o6_tap(ofp.OFPT_BARRIER_REPLY, barrier, b"")
     dialogue.answer(barrier, "a barrier")
+
+
+def test_an_answer_that_comes_too_late_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ryu would read it otherwise, and does not know every action of Open vSwitch's."""
+    monkeypatch.setattr(dialogue_module, "REPLY_TIMEOUT", 0.01)
+    switch: Any = Switch()
+    dialogue = Dialogue(switch, "lwaftr1", lambda *_: None)
+    asked: list[int] = []
+
+    def request(xid: int) -> bytes:
+        asked.append(xid)
+        return b""
+
+    with pytest.raises(SessionError, match="no answer to the question"):
+        dialogue.entries(request, lambda message: [message], "the question")
+    for flags in (ofp.OFPMPF_REPLY_MORE, 0):
+        part = bytes(8) + struct.pack("!HH", ofp.OFPMP_FLOW, flags)
+        assert switch.lw4o6_tap(ofp.OFPT_MULTIPART_REPLY, asked[0], part)
+    # It has ended: Ryu's own questions have numbers like ours.
+    assert not switch.lw4o6_tap(ofp.OFPT_MULTIPART_REPLY, asked[0], part)
+    dialogue.close()
+    assert switch.lw4o6_tap(ofp.OFPT_MULTIPART_REPLY, asked[0], part)
 
 
 def test_a_binding_removed_before_its_addition_is_confirmed_leaves_no_flow(
