@@ -23,6 +23,7 @@ from ryu.ofproto import ofproto_v1_3
 from ryu_lw4o6 import channel
 from ryu_lw4o6.context import LwaftrContext
 from ryu_lw4o6.fatal import fatal
+from ryu_lw4o6.ledger import Outage
 from ryu_lw4o6.store import StoreUnavailable
 
 LOG = logging.getLogger(__name__)
@@ -101,12 +102,15 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
 
     @fatal
     def _expire(self) -> None:
+        outage = Outage("expired bindings stay")
         while True:
             hub.sleep(EXPIRY_TICK)
             try:
                 self._service.changes.expire(time.time())
             except StoreUnavailable as error:
-                LOG.error("expired bindings stay until the store is back: %s", error)
+                outage.goes_on(error)
+            else:
+                outage.is_over()
 
     @fatal
     def _renew(self) -> None:

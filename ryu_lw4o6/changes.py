@@ -222,15 +222,18 @@ class Changes:
     def follow(self) -> None:
         """Take over what others change in the store. For ever."""
         watch, outage = self._store.watch(), Outage("other controllers' changes wait")
+        told: list[BindingKey] | None = []  # and not followed yet: nobody tells of it twice
         while True:
             try:
                 keys = eventlet.tpool.execute(watch.wait, FOLLOW_SECONDS)
+                told = None if told is None or keys is None else [*told, *keys]
                 with self._ledger.changing:
-                    changed = self._sync(keys)
+                    changed = self._sync(told)
             except (StoreError, StoreUnavailable) as error:
                 outage.goes_on(error)
                 hub.sleep(AGAIN_SECONDS)
                 continue
+            told = []
             outage.is_over()
             self._ledger.touch(changed)
             self._ledger.created(b for key in changed if (b := self._table.get(key)) is not None)

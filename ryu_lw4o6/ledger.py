@@ -48,21 +48,22 @@ class Ledger:
 
 
 class Outage:
-    """The store is away, which is logged once, and then that it is back. ``what`` waits for it."""
+    """The store is away, which is logged once for each reason, and then that it is back. ``what``
+    waits for it."""
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._down = False
+        self._reason: str | None = None
 
     def goes_on(self, error: Exception) -> None:
-        if not self._down:
+        if str(error) != self._reason:
             LOG.error("%s until the store is back: %s", self._what, error)
-        self._down = True
+        self._reason = str(error)
 
     def is_over(self) -> None:
-        if self._down:
+        if self._reason is not None:
             LOG.info("the store is back")
-        self._down = False
+        self._reason = None
 
 
 def in_store(work: Callable[..., T], *arguments: Any) -> T:

@@ -1,0 +1,73 @@
+"""What other controllers change in the store is followed, though the store fails in between."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import eventlet
+import pytest
+
+from ryu_lw4o6 import changes as changes_module
+from ryu_lw4o6.adoption import Adoption
+from ryu_lw4o6.changes import Changes
+from ryu_lw4o6.core.binding import BindingTable
+from ryu_lw4o6.events import Events
+from ryu_lw4o6.ledger import Ledger
+from ryu_lw4o6.store import Store, StoreError
+from tests.rules.samples import BINDINGS, PREFIXES
+from tests.support.postgres import Postgres
+
+ONE, TWO = BINDINGS[:2]
+
+
+@pytest.fixture
+def stores(postgres: Postgres) -> Iterator[tuple[Store, Store]]:
+    postgres.sql("drop schema public cascade; create schema public")
+    stores = Store(postgres.url), Store(postgres.url)
+    yield stores
+    for store in stores:
+        store.close()
+
+
+def fails_once(store: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next call of this method fails."""
+    work, failures = getattr(store, name), [StoreError("the server is going away", "Wait")]
+
+    def method(*arguments: object) -> object:
+        if failures:
+            raise failures.pop()
+        return work(*arguments)
+
+    monkeypatch.setattr(store, name, method)
+
+
+def wait(condition: Callable[[], object]) -> None:
+    with eventlet.Timeout(20):
+        while not condition():
+            eventlet.sleep(0.01)
+
+
+def test_what_could_not_be_followed_is_followed_later(
+    stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(changes_module, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(changes_module, "FOLLOW_SECONDS", 0.1)
+    ours, others = stores
+    others.save([ONE], [])
+    table = BindingTable(PREFIXES)
+    fails_once(ours, "load", monkeypatch)  # what was changed before anybody listened
+    ledger = Ledger(table, ours, Events(), lambda keys: None)
+    changes = Changes(ledger, Adoption(ledger, own_answers=True))
+    greenlet = eventlet.spawn(changes.follow)
+    try:
+        wait(lambda: ONE.key in table)
+        fails_once(ours, "find", monkeypatch)
+        others.save([TWO], [])
+        wait(lambda: TWO.key in table)
+        assert caplog.text.count("the server is going away") == 2
+        assert caplog.text.count("INFO     ryu_lw4o6.ledger") == 2
+    finally:
+        greenlet.kill()
