@@ -19,8 +19,17 @@ from sqlalchemy import exc
 
 from ryu_lw4o6.core.binding import Binding, BindingKey
 from ryu_lw4o6.store import schema
-from ryu_lw4o6.store.errors import AlreadyStored, Guard, StoreError
-from ryu_lw4o6.store.schema import BINDINGS, COLUMNS, DRAINED, Loaded, loaded, row, rows
+from ryu_lw4o6.store.errors import AlreadyStored, Guard, OtherStore, StoreError
+from ryu_lw4o6.store.schema import (
+    BINDINGS,
+    COLUMNS,
+    DRAINED,
+    IDENTITY,
+    Loaded,
+    loaded,
+    row,
+    rows,
+)
 from ryu_lw4o6.store.watch import Watch
 from ryu_lw4o6.threads import threading  # noqa: F401 (before a pool is made)
 
@@ -32,7 +41,8 @@ class Store:
     """May be used from several threads. Everything raises StoreError.
 
     A SQLite file that is not there is made, unless it ``must_exist``: somebody else's that has
-    gone must not be taken for one without bindings.
+    gone must not be taken for one without bindings. Nor must another one that is put in its place
+    later, be it empty or old: from then on everything raises OtherStore.
     """
 
     def __init__(self, url: str, *, must_exist: bool = False) -> None:
@@ -51,6 +61,8 @@ class Store:
                 "psycopg package",
             ) from error
         self._sender = uuid.uuid4().hex
+        self._id: str | None = None
+        self._file: tuple[int, int] | None = None
         sa.event.listen(self._engine, "connect", _durable if self._sqlite else self._sign)
         self._reader = self._quick_engine = self._engine
         if self._sqlite:
@@ -60,10 +72,20 @@ class Store:
             # A query is one round trip: nothing asks before whether the server is there, or after
             # it for the end of a transaction.
             self._reader = self._create_engine(pool_pre_ping=False, isolation_level="AUTOCOMMIT")
+            sa.event.listen(self._reader, "connect", self._sign)
         self._put = self.upsert(BINDINGS)
         self._put_validated = self.upsert(BINDINGS, lambda _: schema.IS_VALIDATED)
+        for engine in {self._engine, self._quick_engine, self._reader}:
+            sa.event.listen(engine, "connect", self._recognise)
+            if self._sqlite:
+                for moment in ("do_connect", "checkout"):
+                    sa.event.listen(engine, moment, self._look_at_file)
         with self.exclusive() as connection:
             schema.METADATA.create_all(connection)
+            identity = connection.scalar(sa.select(IDENTITY.c.id))
+            if identity is None:
+                identity = uuid.uuid4().hex
+                connection.execute(IDENTITY.insert().values(id=identity))
             version = connection.scalar(sa.select(sa.func.max(schema.VERSION.c.version)))
             if version is None:
                 connection.execute(schema.VERSION.insert().values(version=schema.SCHEMA_VERSION))
@@ -75,6 +97,9 @@ class Store:
                 f"{schema.SCHEMA_VERSION}",
                 "Use the version of lw4o6 that wrote it, or a newer one",
             )
+        self._id = identity
+        if self._sqlite:
+            self._file = _inode(self._url.database)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -225,7 +250,8 @@ class Store:
 
     def watch(self) -> Watch:
         """Tells what others change in the store."""
-        return Watch(self._engine, self._guard(), self._sender, sqlite=self._sqlite)
+        check = self._look_at_file if self._sqlite else None
+        return Watch(self._engine, self._guard(), self._sender, check)
 
     def close(self) -> None:
         for engine in (self._engine, self._quick_engine, self._reader):
@@ -263,9 +289,27 @@ class Store:
         return sa.select(*values).select_from(sa.text(given)).where(sa.true())
 
     def _sign(self, connection: Any, _record: Any) -> None:
-        """Every new PostgreSQL connection: our own changes are not news to us."""
+        """Every new PostgreSQL connection: our own changes are not news to us, and nobody waits
+        for ever for an administrator's lock."""
         connection.execute(f"set session lw4o6.sender = '{self._sender}'")
+        connection.execute(f"set session lock_timeout = '{_BUSY_SECONDS}s'")
         connection.commit()
+
+    def _recognise(self, connection: Any, _record: Any) -> None:
+        """Every new connection: is this still the store that was opened?"""
+        if self._id is not None:
+            found = connection.execute(f"select id from {IDENTITY.name}").fetchone()
+            connection.commit()
+            if found is None or found[0] != self._id:
+                raise self._other()
+
+    def _look_at_file(self, *_: Any) -> None:
+        """Every use of a SQLite connection: what is written to a file that was deleted is lost."""
+        if self._file is not None and self._file != _inode(self._url.database):
+            raise self._other()
+
+    def _other(self) -> OtherStore:
+        return OtherStore(self._url.render_as_string(hide_password=True))
 
     def _prepare_directory(self, must_exist: bool) -> None:
         name = self._url.database
@@ -287,6 +331,14 @@ class Store:
 
     def _guard(self) -> Guard:
         return Guard(self._url.render_as_string(hide_password=True))
+
+
+def _inode(path: str | None) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path or "")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _durable(connection: Any, _record: Any) -> None:

@@ -11,6 +11,16 @@ class StoreError(AdvisedError):
     """The store cannot be reached, read or written."""
 
 
+class OtherStore(StoreError):
+    """In the place of the store that was opened there is another one, or none."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            f"store {url}: this is not the one that was there before",
+            "Put that one back, or restart the controller to use what is there now",
+        )
+
+
 class StoreUnavailable(Exception):
     """The store did not take the change; nothing was changed."""
 
@@ -33,7 +43,7 @@ class Guard:
             cause = getattr(error, "orig", None) or error
             reason = str(cause).strip().splitlines()[0]
             hint = "Check that the database runs, and that it is ours to write"
-            if "locked" in reason:
+            if "locked" in reason or "lock timeout" in reason:
                 hint = "Another program holds the database; try again"
             elif "full" in reason:
                 hint = "Make room where the database is"

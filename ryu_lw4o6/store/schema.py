@@ -22,6 +22,7 @@ from ryu_lw4o6.core.portset import PortParams
 SCHEMA_VERSION = 1
 METADATA = sa.MetaData()
 VERSION = sa.Table("lw4o6_schema", METADATA, sa.Column("version", sa.Integer, primary_key=True))
+IDENTITY = sa.Table("lw4o6_store", METADATA, sa.Column("id", sa.String(32), primary_key=True))
 BINDINGS = sa.Table(
     "bindings",
     METADATA,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -17,13 +17,20 @@ from ryu_lw4o6.store.schema import CHANNEL
 
 
 class Watch:
-    """Tells what others change in a store. For one thread."""
+    """Tells what others change in a store. For one thread. ``look_at_file`` is for SQLite, and
+    raises StoreError if it is another one by now."""
 
-    def __init__(self, engine: sa.Engine, guard: Guard, sender: str, *, sqlite: bool) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        guard: Guard,
+        sender: str,
+        look_at_file: Callable[[], None] | None,
+    ) -> None:
         self._engine = engine
         self._guard = guard
         self._sender = sender
-        self._sqlite = sqlite
+        self._look_at_file = look_at_file
         self._connection: Any = None
         self._version: int | None = None
 
@@ -32,7 +39,10 @@ class Watch:
         may be anything, as when nobody has watched before. Raises StoreError."""
         try:
             with self._guard:
-                return self._poll(seconds) if self._sqlite else self._listen(seconds)
+                if self._look_at_file is None:
+                    return self._listen(seconds)
+                self._look_at_file()
+                return self._poll(seconds)
         except StoreError:
             self.close()
             raise

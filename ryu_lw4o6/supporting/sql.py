@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from ryu_lw4o6.core.binding import Binding, BindingKey
-from ryu_lw4o6.store import Store, StoreError, Watch
+from ryu_lw4o6.store import OtherStore, Store, StoreError, Watch
 from ryu_lw4o6.supporting.unavailable import SystemUnavailable
 from ryu_lw4o6.threads import threading
 
@@ -14,7 +15,8 @@ LOG = logging.getLogger(__name__)
 
 
 class SqlSystem:
-    """``source`` is a store, or the URL of one, which is opened when it is asked first."""
+    """``source`` is a store, or the URL of one, which is opened when it is asked first, and anew
+    when another one has been put in its place."""
 
     def __init__(self, source: Store | str) -> None:
         self._url = source if isinstance(source, str) else None
@@ -23,35 +25,45 @@ class SqlSystem:
         self._watch: Watch | None = None
 
     def find(self, keys: Collection[BindingKey]) -> dict[BindingKey, Binding]:
-        try:
+        with self._asking():
             found = self._open().find(keys)
-        except StoreError as error:
-            raise SystemUnavailable(error.reason, error.suggestion) from error
         for problem in found.problems:
             LOG.error("supporting system: %s", problem)
         return {binding.key: binding for binding in found.bindings}
 
     def wait_for_changes(self, seconds: float) -> list[BindingKey] | None:
-        try:
+        with self._asking():
             if self._watch is None:
                 self._watch = self._open().watch()
             return self._watch.wait(seconds)
-        except StoreError as error:
-            raise SystemUnavailable(error.reason, error.suggestion) from error
 
     def changed(self, keys: Collection[BindingKey] | None) -> list[Binding]:
         if keys is not None:
             return list(self.find(keys).values())
-        try:
+        with self._asking():
             return self._open().load().bindings
-        except StoreError as error:
-            raise SystemUnavailable(error.reason, error.suggestion) from error
 
     def close(self) -> None:
         if self._watch is not None:
             self._watch.close()
         if self._url is not None and self._store is not None:
             self._store.close()
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreError as error:
+            if isinstance(error, OtherStore) and self._url is not None:
+                self._reopen()
+            raise SystemUnavailable(error.reason, error.suggestion) from error
+
+    def _reopen(self) -> None:
+        """Next time, take what is there then; whoever has filled it may have put it there."""
+        with self._opening:
+            store, self._store, self._watch = self._store, None, None
+        if store is not None:
+            store.close()
 
     def _open(self) -> Store:
         with self._opening:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ryu_lw4o6.store import Store
 from tests.support.controller import CONFIG, Controller
 from tests.support.ovs import Ovs, wait_for
 from tests.support.postgres import Postgres
@@ -126,3 +127,26 @@ def test_a_controller_that_was_away_catches_up(network: list[Controller]) -> Non
     assert one.rest("POST", "/v1/bindings", body(7))[0] == 201
     two.start()
     has(two, 7, "2001:db8:b4::77")
+
+
+def test_an_empty_database_in_the_place_of_the_full_one(
+    network: list[Controller], postgres: Postgres
+) -> None:
+    one, two = network
+    assert one.rest("POST", "/v1/bindings", body(4))[0] == 201
+    has(two, 4, "2001:db8:b4::77")
+    postgres.sql("alter schema public rename to ours; create schema public")
+    Store(postgres.url).close()  # a controller that was restarted meanwhile
+    postgres.kill()
+    postgres.start()
+    for controller in network:
+        status, problem = controller.rest("DELETE", "/v1/bindings/192.0.2.9/4")
+        assert status == 503
+        assert "not the one that was there before" in problem["detail"]
+    for controller in network:
+        has(controller, 4, "2001:db8:b4::77")  # nobody has deleted it
+    postgres.sql("drop schema public cascade; alter schema ours rename to public")
+    postgres.kill()
+    postgres.start()
+    wait_for("it is back", lambda: one.rest("DELETE", "/v1/bindings/192.0.2.9/4")[0] == 204)
+    has(two, 4, None)

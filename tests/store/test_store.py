@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ryu_lw4o6.core.binding import Binding, BindingKey, Origin
 from ryu_lw4o6.core.portset import FULL_ADDRESS, PortParams
-from ryu_lw4o6.store import Store, StoreError, database
+from ryu_lw4o6.store import OtherStore, Store, StoreError, database
 from tests.support.postgres import Postgres
 
 SHARED = PortParams(6, 6)
@@ -265,6 +265,42 @@ def test_a_full_disk(tmp_path: Path) -> None:
         subprocess.run(["umount", tmp_path], check=True)
 
 
+def test_a_file_that_was_moved_away_takes_nothing(tmp_path: Path) -> None:
+    """What is written to a file without a name is gone when the process ends."""
+    path, aside = tmp_path / "bindings.sqlite", tmp_path / "aside.sqlite"
+    store = Store(f"sqlite:///{path}")
+    watch = store.watch()
+    store.save([PLAIN], [])
+    watch.wait(0)
+    path.rename(aside)
+    for work in (
+        lambda: store.save([FULL_OPTIONS], []),
+        lambda: store.follow([FULL_OPTIONS], [], []),
+        lambda: store.find([PLAIN.key]),
+        store.load,
+        lambda: watch.wait(0),
+    ):
+        with pytest.raises(OtherStore, match=r"not the one that was there before.*restart"):
+            work()
+    aside.replace(path)
+    assert store.load().bindings == [PLAIN]
+    store.save([FULL_OPTIONS], [])
+    store.close()
+    assert held(f"sqlite:///{path}") == {PLAIN.key: PLAIN, FULL_OPTIONS.key: FULL_OPTIONS}
+
+
+def test_a_backup_in_the_place_of_the_file(tmp_path: Path) -> None:
+    path, copy = tmp_path / "bindings.sqlite", tmp_path / "copy.sqlite"
+    store = Store(f"sqlite:///{path}")
+    with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
+        source.backup(target)
+    store.save([PLAIN], [])
+    copy.replace(path)
+    with pytest.raises(OtherStore):
+        store.save([FULL_OPTIONS], [])
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
@@ -293,6 +329,45 @@ def test_postgresql_dies_and_comes_back(postgres: Postgres) -> None:
     postgres.start()
     store.save([FULL_OPTIONS], [])
     assert held(postgres.url) == {PLAIN.key: PLAIN, FULL_OPTIONS.key: FULL_OPTIONS}
+    store.close()
+
+
+def test_a_table_that_an_administrator_has_locked(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.1)
+    postgres.sql("drop schema public cascade; create schema public")
+    store = Store(postgres.url)
+    with sa.create_engine(postgres.url).begin() as admin:
+        admin.execute(sa.text("lock table bindings"))
+        for work in (lambda: store.save([PLAIN], []), store.load):
+            with pytest.raises(StoreError, match="Another program holds the database"):
+                work()
+    store.save([PLAIN], [])
+    assert store.load().bindings == [PLAIN]
+    store.close()
+
+
+def test_another_database_in_the_place_of_ours(postgres: Postgres) -> None:
+    """An address that leads to another server, which is empty: nobody has deleted anything."""
+    postgres.sql("drop schema public cascade; create schema public")
+    store = Store(postgres.url)
+    watch = store.watch()
+    store.save([PLAIN], [])
+    watch.wait(0)
+    postgres.sql("alter schema public rename to ours; create schema public")
+    postgres.kill()
+    postgres.start()
+    for _ in range(2):  # without tables; and then with those that another controller has made
+        for work in (store.load, lambda: store.save([], [PLAIN.key]), lambda: watch.wait(0)):
+            with pytest.raises(StoreError):
+                work()
+        Store(postgres.url).close()
+    with pytest.raises(OtherStore, match="not the one that was there before"):
+        store.load()
+    postgres.sql("drop schema public cascade; alter schema ours rename to public")
+    assert watch.wait(0) is None
+    assert store.load().bindings == [PLAIN]
     store.close()
 
 

@@ -117,6 +117,23 @@ def fill(url: str, *bindings: Binding) -> None:
     store.close()
 
 
+def test_a_database_file_that_another_one_has_replaced(tmp_path: Path) -> None:
+    """Whoever fills it makes a new one and renames it."""
+    url, new = (f"sqlite:///{tmp_path}/{name}.sqlite" for name in ("system", "new"))
+    fill(url, ONE)
+    system = open_system(settings(url), NO_STORE)
+    assert system.wait_for_changes(0) is None
+    assert system.find([ONE.key])[ONE.key].lwb4 == ONE.lwb4
+    moved = replace(ONE, lwb4=IPv6Address("2001:db8:b4::7"))
+    fill(new, moved)
+    (tmp_path / "new.sqlite").replace(tmp_path / "system.sqlite")
+    with pytest.raises(SystemUnavailable, match="not the one that was there before"):
+        system.wait_for_changes(0)
+    assert system.wait_for_changes(0) is None
+    assert system.find([ONE.key])[ONE.key].lwb4 == moved.lwb4
+    system.close()
+
+
 def test_postgresql_killed_and_restarted(postgres: Postgres) -> None:
     postgres.sql("drop schema public cascade; create schema public")
     fill(postgres.url, ONE)
