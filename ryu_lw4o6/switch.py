@@ -93,7 +93,9 @@ def address_local(instance: Instance) -> Iterator[Step]:
     """LOCAL owns the lwAFTR's IPv6 addresses: the kernel answers neighbour discovery for them,
     and Open vSwitch ends tunnels there."""
     bridge = instance.bridge
-    yield _sysctl(f"ipv6/conf/{bridge}/accept_ra", "0")
+    # It is a router: others on the link do not tell it where to send (RFC 4861 section 8.2).
+    for told in ("accept_ra", "accept_redirects"):
+        yield _sysctl(f"ipv6/conf/{bridge}/{told}", "0")
     yield _step("ip", "link", "set", "dev", bridge, "up")
     yield _step("ip", "addr", "replace", str(instance.ipv6.address), "dev", bridge, "nodad")
     for address in instance.aftr_addresses:

@@ -8,10 +8,15 @@ from collections.abc import Callable
 
 import pytest
 from scapy.layers.inet6 import (
+    ICMPv6EchoReply,
     ICMPv6EchoRequest,
     ICMPv6ND_NA,
     ICMPv6ND_NS,
+    ICMPv6ND_RA,
+    ICMPv6ND_Redirect,
     ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptPrefixInfo,
+    ICMPv6NDOptRedirectedHdr,
     ICMPv6NDOptSrcLLAddr,
     IPv6,
 )
@@ -19,7 +24,18 @@ from scapy.layers.l2 import ARP, Ether
 
 from tests.support import evidence
 from tests.support.netns import Wire
-from tests.support.rig import IPV4, IPV6, NEXT_HOP4, NEXT_HOP6, NIC4, NIC6, ROUTER4, ROUTER6, Rig
+from tests.support.rig import (
+    CONFIG,
+    IPV4,
+    IPV6,
+    NEXT_HOP4,
+    NEXT_HOP6,
+    NIC4,
+    NIC6,
+    ROUTER4,
+    ROUTER6,
+    Rig,
+)
 from tests.wire.scenario import AFTR, SECOND_AFTR, Scenario, run
 
 
@@ -114,6 +130,39 @@ def test_who_is_not_on_the_link_does_not_say_where_the_next_hop_is(rig: Rig) -> 
         )
         run(rig, Scenario("", send6=[forged], counters={"drop_nd_from_afar": 1}))
         assert liar not in rig.ovs("ovs-appctl", "tnl/neigh/show")
+
+
+def test_routes_are_not_for_others_on_the_link_to_change() -> None:
+    """RFC 4861 section 8.2: a router does not follow redirects, here in the name of its next hop,
+    nor take addresses or routes from router advertisements."""
+    next_hop, host, rogue = "fe80::ff:fe00:6fe", "2001:db8:77::9", "02:00:00:00:06:66"
+    rig = Rig(CONFIG.replace(NEXT_HOP6, next_hop))
+    try:
+        before = rig.ovs("ip", "-6", "addr"), rig.ovs("ip", "-6", "route")
+        reply = IPv6(src=AFTR, dst=host) / ICMPv6EchoReply(id=7)
+        redirect = (
+            IPv6(src=next_hop, dst=AFTR, hlim=255)
+            / ICMPv6ND_Redirect(tgt="fe80::66", dst=host)
+            / ICMPv6NDOptDstLLAddr(lladdr=rogue)
+            / ICMPv6NDOptRedirectedHdr(pkt=bytes(reply))
+        )
+        rig.wire6.send(bytes(Ether(src=ROUTER6, dst=NIC6) / redirect))
+        advertisement = (
+            IPv6(src="fe80::66", dst="ff02::1", hlim=255)
+            / ICMPv6ND_RA(routerlifetime=1800, prf=1)
+            / ICMPv6NDOptSrcLLAddr(lladdr=rogue)
+            / ICMPv6NDOptPrefixInfo(prefix="2001:db8:bad::", prefixlen=64)
+        )
+        rig.wire6.send(bytes(Ether(src=rogue, dst="33:33:00:00:00:01") / advertisement))
+        # Behind both of them, whatever the kernel has made of them is there.
+        request = IPv6(src=host, dst=AFTR) / ICMPv6EchoRequest(id=7)
+        rig.wire6.send(bytes(Ether(src=ROUTER6, dst=NIC6) / request))
+        answer = received(rig.wire6, lambda f: f[12:14] == b"\x86\xdd" and f[54] == 129)
+        assert answer is not None
+        assert answer[:6] == Ether(dst=ROUTER6).build()[:6]
+        assert (rig.ovs("ip", "-6", "addr"), rig.ovs("ip", "-6", "route")) == before
+    finally:
+        rig.stop()
 
 
 def test_the_lwaftr_answers_ping6(rig: Rig) -> None:
