@@ -23,11 +23,10 @@ from rest.values import Bad
 from ryu_lw4o6 import __version__
 from ryu_lw4o6.changes import StaticBinding
 from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, Origin, UnknownPrefix
-from ryu_lw4o6.events import KEPT as MAX_EVENTS
 from ryu_lw4o6.service import SwitchState
 
 _PER_TURN = 500
-"""How many items of a bulk request are read before other greenlets go on."""
+"""How many items of a request are read, or of an answer written, before others have a turn."""
 _CHANGES = ("create", "replace", "delete")
 
 
@@ -240,9 +239,12 @@ class Api:
 
     def events(self, call: Call) -> Answer:
         events, wanted = self._service.events, call.values["type"]
-        since, limit = call.values["since"] or 0, call.values["limit"]
-        found = events.since(since, limit if wanted is None else MAX_EVENTS)
-        found = [event for event in found if wanted in (None, event["type"])]
+        after, limit = call.values["since"] or 0, call.values["limit"]
+        found: list[dict[str, Any]] = []
+        while len(found) < limit and (some := events.since(after, _PER_TURN)):
+            found += [event for event in some if wanted in (None, event["type"])]
+            after = some[-1]["id"]
+            eventlet.sleep(0)
         return Answer({"last": events.last, "events": found[:limit]})
 
     def stream(self, call: Call) -> Stream:
@@ -340,8 +342,12 @@ class Api:
         return binding_json(binding, self._service.applied(binding.key), ports=True)
 
     def _page_json(self, page: Page, *, ports: bool) -> dict[str, Any]:
-        applied = self._service.applied
-        shown = [binding_json(b, applied(b.key), ports=ports) for b in page.bindings]
+        shown = []
+        for start in range(0, len(page.bindings), _PER_TURN):
+            for binding in page.bindings[start : start + _PER_TURN]:
+                states = self._service.applied(binding.key)
+                shown.append(binding_json(binding, states, ports=ports))
+            eventlet.sleep(0)
         return {"total": page.total, "bindings": shown}
 
 
