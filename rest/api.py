@@ -345,8 +345,7 @@ class Api:
         shown = []
         for start in range(0, len(page.bindings), _PER_TURN):
             for binding in page.bindings[start : start + _PER_TURN]:
-                states = self._service.applied(binding.key)
-                shown.append(binding_json(binding, states, ports=ports))
+                shown.append(binding_json(binding, self._service.applied(binding.key), ports=ports))
             eventlet.sleep(0)
         return {"total": page.total, "bindings": shown}
 

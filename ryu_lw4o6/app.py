@@ -20,7 +20,7 @@ from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls
 from ryu.lib import hub
 from ryu.ofproto import ofproto_v1_3
 
-from ryu_lw4o6 import channel
+from ryu_lw4o6 import channel, log
 from ryu_lw4o6.context import LwaftrContext
 from ryu_lw4o6.fatal import fatal
 from ryu_lw4o6.ledger import Outage
@@ -36,6 +36,7 @@ COLLECTED_AFTER = 50_000, 20, 100
 """When Python looks for garbage in cycles, of which there is little: by default it would go through
 all bindings again and again while they are made, a fifth of a storm's time."""
 channel.install()
+log.install()
 
 
 def _on(event: Any, states: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -22,17 +22,17 @@ def read(path: Path) -> Settings:
     try:
         return load(path)
     except ConfigError as error:
-        print_problems(path, error.problems)
+        print(described(path, error.problems), file=sys.stderr)
         raise SystemExit(1) from None
 
 
-def print_problems(path: Path, problems: list[Problem]) -> None:
-    for problem in problems[:SHOWN_PROBLEMS]:
-        print(problem, file=sys.stderr)
+def described(path: Path, problems: list[Problem]) -> str:
+    """What is wrong with a configuration file, a line for each problem."""
+    lines = [str(problem) for problem in problems[:SHOWN_PROBLEMS]]
     if len(problems) > SHOWN_PROBLEMS:
-        print(f"... and {len(problems) - SHOWN_PROBLEMS} more", file=sys.stderr)
+        lines.append(f"... and {len(problems) - SHOWN_PROBLEMS} more")
     count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
-    print(f"{path}: {count}; nothing was applied", file=sys.stderr)
+    return "\n".join([*lines, f"{path}: {count}; nothing was applied"])
 
 
 def instances(args: argparse.Namespace) -> list[Instance]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -12,6 +13,7 @@ from typing import NoReturn
 
 from ryu import cfg
 
+from ryu_lw4o6.cli_support import described
 from ryu_lw4o6.core.config import ConfigError, load
 from ryu_lw4o6.service import Service
 from ryu_lw4o6.store import Store, StoreError
@@ -52,13 +54,12 @@ class LwaftrContext:
         try:
             settings = load(path)
         except ConfigError as error:
-            problems = "\n".join(str(problem) for problem in error.problems)
-            stop(f"{problems}\n{path}: {len(error.problems)} problem(s); nothing was applied")
+            stop(described(path, error.problems))
         try:
             store = Store(settings.store_url)
             self.service = Service(settings, store)
         except StoreError as error:
-            stop(f"store: {error}")
+            stop(str(error))
         LOG.info("configuration %s: %s", path, ", ".join(self.service.by_name))
 
 
@@ -71,6 +72,8 @@ def _claim(what: str, host: str, port: int) -> socket.socket:
     finds anybody else who has it.
     """
     option = "--ofp-tcp-listen-port" if what == "OpenFlow" else "--wsapi-port"
+    if not 1 <= port <= 65535:
+        stop(f"{what}: {port} is no port. Use 1 to 65535 for {option}.")
     in_use = (
         f"{what}: port {port} is in use by another process, probably another controller. "
         f"Stop it, or choose another port with {option}."
@@ -87,5 +90,11 @@ def _claim(what: str, host: str, port: int) -> socket.socket:
             attempt.bind((host, port))
             attempt.listen(1)
         except OSError as error:
-            stop(f"{in_use} ({host}: {error.strerror})")
+            if error.errno == errno.EADDRINUSE:
+                stop(in_use)
+            host_option = "--ofp-listen-host" if what == "OpenFlow" else "--wsapi-host"
+            stop(
+                f"{what}: cannot listen on {host} port {port}: {error.strerror}. "
+                f"Check {host_option} and {option}."
+            )
     return lock

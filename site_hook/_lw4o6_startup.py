@@ -1,12 +1,14 @@
 """Run by Python at start-up: what ``ryu-manager`` needs before it imports any application.
 
-Three modules are touched up, each only when a program imports it:
+Four modules are touched up, each only when a program imports it:
 
 - ``eventlet.wsgi`` gets back the name ``ALREADY_HANDLED``. Ryu 4.34 imports it, eventlet has
   dropped it. An empty list is right for web sockets as well: eventlet marks those itself.
 - ``ryu.cfg`` gets the option ``--lw4o6-config``. ryu-manager reads its command line first and
   imports the applications afterwards, which is too late for them to add options.
 - ``eventlet`` is imported without its warning that it is in maintenance mode.
+- ``ryu.log`` makes its handlers with real locks, which is what ``ryu_lw4o6.threads`` wants of them:
+  eventlet cannot replace those that they would have, and would complain of it at every start.
 
 Every Python program of the environment runs this file, so it imports nothing and does nothing but
 put a finder, which looks up one name per import, in front of the others.
@@ -35,6 +37,20 @@ def _config_option(module: "ModuleType") -> None:
     module.CONF.register_cli_opt(option)
 
 
+def _handlers_locks(module: "ModuleType") -> None:
+    make = module.init_log
+
+    def init_log() -> None:
+        import logging
+        import threading
+
+        make()
+        for handler in logging.getLogger().handlers:
+            handler.lock = threading._CRLock()  # type: ignore[attr-defined]
+
+    vars(module)["init_log"] = init_log
+
+
 def _nothing(module: "ModuleType") -> None:
     pass
 
@@ -43,6 +59,7 @@ _TOUCH_UPS = {
     "eventlet": _nothing,
     "eventlet.wsgi": _already_handled,
     "ryu.cfg": _config_option,
+    "ryu.log": _handlers_locks,
 }
 
 

@@ -239,6 +239,15 @@ def test_a_second_controller_is_refused(controller: Controller) -> None:
     third = controller.spawn("--ofp-tcp-listen-port", "6654")
     assert third.wait(20) == 1
     assert "REST: port 8080 is in use" in controller.log.read_text()
+    for option, value, said in (
+        ("--ofp-tcp-listen-port", "99999", "OpenFlow: 99999 is no port. Use 1 to 65535"),
+        ("--wsapi-host", "203.0.113.77", "REST: cannot listen on 203.0.113.77 port 8082: Cannot"),
+    ):
+        other = controller.spawn(
+            "--ofp-tcp-listen-port", "6655", "--wsapi-port", "8082", option, value
+        )
+        assert other.wait(20) == 1
+        assert said in controller.log.read_text()
     assert "Traceback" not in controller.log.read_text()
     assert controller.ready()
 
