@@ -131,7 +131,8 @@ class PcpRecords:
     def expire(self, now: float) -> None:
         """Forget the mappings that are over."""
         with self._store.transaction() as connection:
-            connection.execute(_MAPPINGS.delete().where(_MAPPINGS.c.expires_at <= now))
+            over = self._store.over(_MAPPINGS.c.expires_at, now)
+            connection.execute(_MAPPINGS.delete().where(over))
 
 
 def _keys(subscriber: Subscriber) -> set[tuple[int, int]]:

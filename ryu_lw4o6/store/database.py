@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from ipaddress import IPv4Address
@@ -33,7 +35,11 @@ from ryu_lw4o6.store.schema import (
 from ryu_lw4o6.store.watch import Watch
 from ryu_lw4o6.threads import threading  # noqa: F401 (before a pool is made)
 
+LOG = logging.getLogger(__name__)
+
 _BUSY_SECONDS = 10
+_CLOCKS_APART = 2.0
+"""Seconds that PCP clients bear (RFC 6887 section 8.5)."""
 _CREATION_LOCK = 0x6C77346F36  # any number that nobody else takes
 
 
@@ -61,6 +67,7 @@ class Store:
                 "psycopg package",
             ) from error
         self._sender = uuid.uuid4().hex
+        self._clock_told = False
         self._id: str | None = None
         self._file: tuple[int, int] | None = None
         sa.event.listen(self._engine, "connect", _durable if self._sqlite else self._sign)
@@ -199,7 +206,7 @@ class Store:
         ``now``; the keys of those that were written. Each key may be there once."""
         if not bindings:
             return set()
-        is_free = BINDINGS.c.expires_at <= now
+        is_free = self.over(BINDINGS.c.expires_at, now)
         statement = self.upsert(
             BINDINGS, lambda asked: sa.or_(BINDINGS.c.lwb4 == asked.lwb4, is_free)
         )
@@ -230,7 +237,15 @@ class Store:
     def expire(self, now: float) -> None:
         """Delete what has expired by ``now``, unless somebody has prolonged it."""
         with self._guard(), self._engine.begin() as connection:
-            connection.execute(BINDINGS.delete().where(BINDINGS.c.expires_at <= now))
+            connection.execute(BINDINGS.delete().where(self.over(BINDINGS.c.expires_at, now)))
+
+    def over(self, ends: sa.Column[Any], now: float) -> sa.ColumnElement[bool]:
+        """What has ended by ``now``, and by the clock of a database that is shared: whose own clock
+        is fast must not take from others what is theirs."""
+        if self._sqlite:
+            return ends <= now
+        its_now = sa.extract("epoch", sa.func.clock_timestamp())
+        return sa.and_(ends <= now, ends <= its_now)
 
     def drained(self) -> set[str]:
         """The names of the instances that are drained."""
@@ -293,7 +308,16 @@ class Store:
         for ever for an administrator's lock."""
         connection.execute(f"set session lw4o6.sender = '{self._sender}'")
         connection.execute(f"set session lock_timeout = '{_BUSY_SECONDS}s'")
+        (its_now,) = connection.execute("select extract(epoch from clock_timestamp())").fetchone()
         connection.commit()
+        ahead = time.time() - float(its_now)
+        if abs(ahead) > _CLOCKS_APART and not self._clock_told:
+            self._clock_told = True
+            where = "ahead of" if ahead > 0 else "behind"
+            LOG.warning(
+                "the clock here is %.0f s %s that of the database, and lifetimes are measured by "
+                "both: synchronise them", abs(ahead), where,
+            )  # fmt: skip
 
     def _recognise(self, connection: Any, _record: Any) -> None:
         """Every new connection: is this still the store that was opened?"""

@@ -15,7 +15,7 @@ from ryu_lw4o6.store import Store
 
 PARAMS = PortParams(0, 6)
 ADDRESS = IPv4Address("192.0.2.1")
-NOW = 1_800_000_000.0
+NOW = 1_700_000_000.0
 NONCE = bytes(range(12))
 
 

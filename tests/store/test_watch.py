@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from ryu_lw4o6.core.binding import BindingKey
+from ryu_lw4o6.core.binding import BindingKey, Origin
 from ryu_lw4o6.store import AlreadyStored, Store, StoreError, Watch
 from tests.store.test_store import FULL_OPTIONS, PLAIN
 from tests.support.ovs import wait_for
@@ -133,10 +135,36 @@ def test_one_of_two_who_create_the_same_is_told(url: str) -> None:
 def test_what_was_prolonged_does_not_expire(url: str) -> None:
     """Whoever deletes what has expired may not know that another controller has prolonged it."""
     store = Store(url)
-    assert FULL_OPTIONS.expires_at is not None
-    store.save([FULL_OPTIONS, PLAIN], [])
-    store.expire(FULL_OPTIONS.expires_at - 1)
+    store.save([replace(FULL_OPTIONS, expires_at=1_700_000_000.0), PLAIN], [])
+    store.expire(1_699_999_999.0)
     assert len(store.load().bindings) == 2
-    store.expire(FULL_OPTIONS.expires_at)
+    store.expire(1_700_000_000.0)
     assert store.load().bindings == [PLAIN]
     store.close()
+
+
+def test_a_fast_clock_takes_nothing_from_others(mine: Store, other: Store) -> None:
+    """An hour ahead, all of an hour's leases look as if they were over."""
+    lease = replace(FULL_OPTIONS, origin=Origin.PCP, expires_at=time.time() + 3600)
+    other.save([lease], [])
+    mine.expire(time.time() + 7200)
+    assert other.load().bindings == [lease]
+    thief = replace(lease, lwb4=PLAIN.lwb4, expires_at=time.time() + 10_800)
+    with mine.transaction() as connection:
+        assert mine.claim(connection, [thief], time.time() + 7200) == set()
+    assert other.load().bindings == [lease]
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(3600, "ahead of"), (-3600, "behind"), (1, None)])
+def test_clocks_that_differ_are_told_of(
+    shared: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    seconds: int,
+    said: str | None,
+) -> None:
+    now = time.time() + seconds
+    monkeypatch.setattr(time, "time", lambda: now)
+    Store(shared).close()
+    assert ("synchronise them" in caplog.text) == (said is not None)
+    assert said is None or f"the clock here is 3600 s {said} that of the database" in caplog.text
