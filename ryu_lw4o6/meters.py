@@ -17,12 +17,16 @@ _PER_SECOND = {
 _ASKED_IPV4_PER_SECOND = 2_000
 """Packets from the Internet that the supporting system is asked about. After a failover every
 subscriber is unknown, and must not wait behind the Internet's port scans."""
+_ABOUT_ITSELF = (Punt.TO_LWAFTR, Punt.FRAGMENT_TO_LWAFTR)
+"""What anybody can send to the lwAFTR itself has half of the ICMPv4 errors at most: the others are
+about subscribers' packets, whose path MTUs depend on them."""
 _QUESTION = "the question about meters"
 
 
 def rates(instance: Instance) -> dict[Punt, int]:
     """Packets per second, for every reason to show one."""
     wanted = dict.fromkeys(Punt, instance.icmp.rate) | _PER_SECOND
+    wanted |= dict.fromkeys(_ABOUT_ITSELF, max(1, instance.icmp.rate // 4))
     wanted[Punt.UNKNOWN_LWB4] = instance.unknown_rate
     if instance.failover.validates:
         wanted[Punt.UNKNOWN_IPV4] = _ASKED_IPV4_PER_SECOND

@@ -12,7 +12,7 @@ from scapy.packet import Packet, Raw
 
 from openflow_rules.tables import Punt
 from tests.support.ovs import wait_for
-from tests.support.rig import IPV4, IPV6, Rig, frames
+from tests.support.rig import CONFIG, IPV4, IPV6, Rig, frames
 from tests.wire.scenario import (
     AFTR,
     LWB4,
@@ -27,7 +27,7 @@ from tests.wire.scenario import (
 )
 from tests.wire.test_echo import answer, asked
 from tests.wire.test_fragments import cut, fragments, times
-from tests.wire.test_icmp_errors import quoted_by
+from tests.wire.test_icmp_errors import BIG, quoted_by
 from tests.wire.test_sums import limit
 from tests.wire.test_ttl import to_lwb4
 
@@ -98,7 +98,7 @@ def test_fragments_beyond_the_limit_are_lost(rig: Rig) -> None:
                  lambda: (rig.counters() - before)["fragments_to_lwaftr"] == 6)  # fmt: skip
         assert (rig.counters() - before)["withheld_fragment_to_lwaftr"] >= 3
     finally:
-        rate = "band=type=drop,rate=1000,burst_size=1000"
+        rate = "band=type=drop,rate=250,burst_size=250"
         meter = f"meter={Punt.FRAGMENT_TO_LWAFTR},pktps,burst,stats,{rate}"
         rig.ovs("ovs-ofctl", "-OOpenFlow13", "mod-meter", "br0", meter)
 
@@ -172,6 +172,20 @@ def test_the_kernel_tells_who_sends_to_nobody(
     expected = IPv6(src=own, dst=source, hlim=64) / message / Raw(bytes(sent))
     # The flow label is the kernel's own choice.
     assert found[:14] + b"\x60\0\0\0" + found[18:] == frame_of(expected, 6, out=True)
+
+
+def test_the_errors_that_subscribers_need_are_left() -> None:
+    """Four errors a second, of which a flood to the lwAFTR itself takes one."""
+    rig = Rig(CONFIG + "    icmp: {{rate: 4}}\n")
+    try:
+        flood = frame_of(asked() / UDP(sport=5, dport=33434), 4)
+        for _ in range(50):
+            rig.wire4.send(flood)
+        rig.wire4.send(frame_of(BIG, 4))
+        found = frames(rig.wire4, 10, 3)
+        assert frame_of(quoted_by(3, 4, BIG, 1460), 4, out=True) in found
+    finally:
+        rig.stop()
 
 
 def test_an_address_that_is_not_ours_is_nobodys(rig: Rig) -> None:
