@@ -232,12 +232,12 @@ def test_next_hop_is_resolved_by_arp_and_followed(controller: Controller, ovs: O
 
 def test_a_second_controller_is_refused(controller: Controller) -> None:
     second = controller.spawn("--wsapi-port", "8081")
-    assert second.wait(20) == 1
+    assert second.wait(60) == 1
     log = controller.log.read_text()
     assert "OpenFlow: port 6653 is in use" in log
     assert "--ofp-tcp-listen-port" in log
     third = controller.spawn("--ofp-tcp-listen-port", "6654")
-    assert third.wait(20) == 1
+    assert third.wait(60) == 1
     assert "REST: port 8080 is in use" in controller.log.read_text()
     for option, value, said in (
         ("--ofp-tcp-listen-port", "99999", "OpenFlow: 99999 is no port. Use 1 to 65535"),
@@ -246,7 +246,7 @@ def test_a_second_controller_is_refused(controller: Controller) -> None:
         other = controller.spawn(
             "--ofp-tcp-listen-port", "6655", "--wsapi-port", "8082", option, value
         )
-        assert other.wait(20) == 1
+        assert other.wait(60) == 1
         assert said in controller.log.read_text()
     assert "Traceback" not in controller.log.read_text()
     assert controller.ready()
