@@ -116,6 +116,14 @@ def test_drain_and_its_end(network: Network) -> None:
     wait_for("it is announced", network.announced)
 
 
+def test_the_shim_is_taken_off(network: Network) -> None:
+    network.rig.ovs("tc", "filter", "del", "dev", "eth6", "egress")
+    network.seconds_until("withdrawn")
+    assert network.failover()["obstacle"] == "the softwire shim is gone from eth6 (egress)"
+    network.rig.lw4o6("switch", "up")
+    wait_for("it is announced", network.announced)
+
+
 def test_the_controller_dies_and_comes_back(network: Network) -> None:
     pid = network.exabgp()
     network.rig.controller.kill()
