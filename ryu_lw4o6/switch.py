@@ -10,6 +10,7 @@ import contextlib
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ryu_lw4o6 import vswitchd
 from ryu_lw4o6.core.errors import AdvisedError
@@ -133,6 +134,7 @@ def up(instance: Instance, controller: str = DEFAULT_CONTROLLER) -> None:
     Raises SwitchSetupError and ShimError.
     """
     _require_database()
+    _require_default_route(instance)
     hwaddr = _nic_mac(instance.ipv6.port)
     _nic_mac(instance.ipv4.port)
     _run(prepare_nics(instance))
@@ -204,6 +206,24 @@ def _require_database() -> None:
         )
 
 
+def _require_default_route(instance: Instance) -> None:
+    """Softwires take the machine's IPv6 default route, which must not be somebody else's: whoever
+    manages the machine may have come by it."""
+    if instance.ipv6.next_hop is None:
+        return
+    for line in _output("ip", "-6", "-o", "route", "show", "default").splitlines():
+        words = line.split()
+        devices = {after for word, after in pairwise(words) if word == "dev"}
+        if devices - {instance.bridge, "lo"}:
+            device = min(devices)
+            raise SwitchSetupError(
+                f"the machine's IPv6 default route is by {device}, and softwires need it by "
+                f"{instance.bridge}",
+                f"Give what uses {device} routes of its own, or a VRF, and remove this one: "
+                f"ip -6 route del default dev {device}",
+            )
+
+
 def _nic_mac(nic: str) -> str:
     # Not from /sys, which may show the NICs of another network namespace.
     done = subprocess.run(["ip", "-br", "link", "show", "dev", nic], capture_output=True, text=True)
@@ -229,6 +249,5 @@ def _run(steps: Iterator[Step]) -> None:
             ) from None
         if done.returncode and not step.may_fail:
             lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-            raise SwitchSetupError(
-                f"{' '.join(step.command[:6])} ...: {lines[-1]}", "Are you root?"
-            )
+            hint = "Are you root?" if "permitted" in lines[-1] else "Try that command by itself"
+            raise SwitchSetupError(f"{' '.join(step.command)}: {lines[-1].rstrip('.')}", hint)

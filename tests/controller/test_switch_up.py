@@ -1,0 +1,83 @@
+"""``lw4o6 switch up`` on a machine that is not as it should be: it says so, and leaves it alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.ovs import Ovs
+
+CONFIG = """
+prefixes:
+  - {prefix: 192.0.2.0/28, psid_offset: 6, psid_length: 6}
+instances:
+  - name: lwaftr1
+    datapath_id: 1
+    aftr_addresses: ["2001:db8:ffff::1"]
+    ipv6: {port: eth6, address: "2001:db8:1::1/64", next_hop: "2001:db8:1::fe"}
+    ipv4: {port: eth4, address: 198.51.100.1/24, next_hop: 198.51.100.254}
+"""
+
+
+@pytest.fixture
+def ovs() -> Iterator[Ovs]:
+    found = Ovs()
+    try:
+        for port in ("eth6", "eth4", "mgmt"):
+            found("ip", "link", "add", port, "type", "veth", "peer", "name", f"p-{port}")
+            for end in (port, f"p-{port}"):
+                found("ip", "link", "set", end, "up")
+        yield found
+    finally:
+        found.stop()
+
+
+def switch(ovs: Ovs, action: str) -> subprocess.CompletedProcess[str]:
+    config = ovs.directory / "lw4o6.yaml"
+    config.write_text(CONFIG)
+    lw4o6 = Path(sys.executable).with_name("lw4o6")
+    process = ovs.popen(
+        str(lw4o6), "switch", action, str(config),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    out, error = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, str(out), str(error))
+
+
+def default_routes(ovs: Ovs) -> list[str]:
+    lines = ovs("ip", "-6", "route", "show", "default").splitlines()
+    return [line.split(" metric")[0] for line in lines]
+
+
+def test_a_default_route_of_somebody_else_is_left_alone(ovs: Ovs) -> None:
+    ovs("ip", "addr", "add", "2001:db8:9::2/64", "dev", "mgmt", "nodad")
+    ovs("ip", "-6", "route", "add", "default", "via", "2001:db8:9::1", "dev", "mgmt")
+    done = switch(ovs, "up")
+    assert done.returncode == 1
+    assert "the machine's IPv6 default route is by mgmt" in done.stderr
+    assert "ip -6 route del default dev mgmt" in done.stderr
+    assert ovs("ovs-vsctl", "list-br") == ""
+    assert default_routes(ovs) == ["default via 2001:db8:9::1 dev mgmt"]
+
+    ovs("ip", "-6", "route", "del", "default", "dev", "mgmt")
+    for _ in range(2):  # the second time there is its own
+        done = switch(ovs, "up")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert default_routes(ovs) == ["default via 2001:db8:1::fe dev br-lwaftr"]
+    assert switch(ovs, "down").returncode == 0
+    assert default_routes(ovs) == []
+
+
+def test_a_command_that_fails_is_shown_with_its_reason(ovs: Ovs) -> None:
+    # The next hop is an address of this machine.
+    ovs("ip", "addr", "add", "2001:db8:1::fe/64", "dev", "p-eth6", "nodad")
+    done = switch(ovs, "up")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "lw4o6 switch: lwaftr1: ip -6 route replace default via 2001:db8:1::fe dev br-lwaftr: "
+        "Error: Gateway can not be a local address. Try that command by itself\n"
+    )
