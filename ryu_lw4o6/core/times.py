@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 from datetime import UTC, datetime
+
+_END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 
 
 def rfc3339(seconds: float, timespec: str = "milliseconds") -> str:
@@ -26,3 +29,11 @@ def unix_time(text: str) -> float:
     if moment.tzinfo is None:
         raise ValueError(f"{text} has no time zone")
     return moment.timestamp()
+
+
+def end_of(seconds: float) -> float | None:
+    """The end of a lifetime by what others say, who may say anything: what is beyond every
+    calendar, as PostgreSQL's infinity, is no end. Raises ValueError."""
+    if math.isnan(seconds):
+        raise ValueError("the end of a lifetime is not a number")
+    return seconds if seconds < _END_OF_TIME else None

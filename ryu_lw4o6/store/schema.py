@@ -7,10 +7,8 @@ form.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -18,6 +16,7 @@ import sqlalchemy as sa
 
 from ryu_lw4o6.core.binding import Binding, BindingKey, Origin
 from ryu_lw4o6.core.portset import PortParams
+from ryu_lw4o6.core.times import end_of
 
 SCHEMA_VERSION = 1
 METADATA = sa.MetaData()
@@ -108,9 +107,6 @@ def deleted(keys: Iterable[BindingKey]) -> list[dict[str, Any]]:
     return [{"k_ipv4": str(key.ipv4), "k_psid": key.psid} for key in keys]
 
 
-_END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
-
-
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """The bindings of the store, and what it holds that is none."""
@@ -138,23 +134,12 @@ def loaded(found: Iterable[Sequence[Any]]) -> Loaded:
                     params,
                     IPv6Address(br_address) if br_address else None,
                     Origin(origin),
-                    _end(expires_at),
+                    None if expires_at is None else end_of(float(expires_at)),
                 )
             )
         except (ValueError, TypeError) as error:
             problems.append(f"row {ipv4}/{psid} is no binding and is ignored: {error}")
     return Loaded(bindings, problems)
-
-
-def _end(expires_at: Any) -> float | None:
-    """SQLite takes anything for a number. What is beyond every calendar, as PostgreSQL's infinity,
-    is no end. Raises ValueError, TypeError."""
-    if expires_at is None:
-        return None
-    end = float(expires_at)
-    if math.isnan(end):
-        raise ValueError("expires_at is not a number")
-    return end if end < _END_OF_TIME else None
 
 
 def rows(values: Iterable[Mapping[str, Any]]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from ryu_lw4o6.core.dhcp_relay import holder
 from ryu_lw4o6.core.dhcpv4 import INFINITE
 from ryu_lw4o6.core.leases import Leases
 from ryu_lw4o6.core.settings import Settings
+from ryu_lw4o6.core.times import end_of
 from ryu_lw4o6.supporting.kea_control import Answer, Control, connect
 from ryu_lw4o6.supporting.unavailable import SystemUnavailable
 
@@ -100,7 +101,7 @@ class KeaSystem:
                 return None
             key, prefix = found
             seconds = int(lease["valid-lft"])
-            expires_at = None if seconds == INFINITE else float(lease["cltt"] + seconds)
+            expires_at = None if seconds == INFINITE else end_of(float(lease["cltt"] + seconds))
             lwb4, br_address = holder(_agent(lease))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             return None

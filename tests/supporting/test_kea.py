@@ -176,6 +176,25 @@ def test_any_lease_is_read_or_passed_over(lease: Any) -> None:
         asked._binding(known | {key: lease})
 
 
+@pytest.mark.parametrize(
+    ("began", "end"),
+    [("1e308", None), ("Infinity", None), (str(10**15), None), ("1000", 1060.0)],
+)
+def test_a_lease_that_ends_beyond_every_calendar_does_not_end(
+    began: str, end: float | None
+) -> None:
+    """What ends is logged, with the time."""
+    lease = lease_of(ONE, 0) | {"state": 0, "cltt": json.loads(began), "valid-lft": 60}
+    found = system("/nowhere")._binding(lease)
+    assert found is not None
+    assert found.expires_at == end
+
+
+def test_a_lease_that_ends_at_no_time_is_none() -> None:
+    lease = lease_of(ONE, 0) | {"state": 0, "cltt": json.loads("NaN"), "valid-lft": 60}
+    assert system("/nowhere")._binding(lease) is None
+
+
 def test_leases_that_are_no_bindings(tmp_path: Path) -> None:
     """Declined ones, those of other subnets' clients, and those that name no lwB4."""
     with namespace() as name:

@@ -45,6 +45,8 @@ def test_a_file_that_is_not_there_is_unavailable_until_it_is(tmp_path: Path, nam
         (HEADER + ROW + ROW, "bindings.csv:3: 192.0.2.1 PSID 3 is bound already (line 2)"),
         (HEADER + "2001:db8:b4::2,192.0.2.1,3,soon\n",
          "bindings.csv:2: expires_at: 'soon' is no date and time"),
+        (HEADER + "2001:db8:b4::2,192.0.2.1,3,1798761599000\n",  # milliseconds
+         "bindings.csv:2: expires_at: '1798761599000' is no date and time"),
         ("lwb4,ipv4,color\n", "bindings.csv:1: unknown column 'color'"),
         ("", "bindings.csv:1: the file is empty"),
         (HEADER + "192.0.2.1,192.0.2.1,3,\n", "bindings.csv:2: lwb4: 192.0.2.1 is IPv4"),

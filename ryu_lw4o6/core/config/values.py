@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from ryu_lw4o6.core import addresses
 from ryu_lw4o6.core.config.problems import Bad, did_you_mean, quote, shorten
 from ryu_lw4o6.core.settings import Datapath, Failover
-from ryu_lw4o6.core.times import unix_time
+from ryu_lw4o6.core.times import rfc3339, unix_time
 
 _INTERFACE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -233,8 +233,10 @@ def seconds(low: float, high: float) -> Callable[[str], float]:
 def moment(value: str) -> float:
     """Unix time: a number, or RFC 3339's date and time."""
     try:
-        return float(value) if re.fullmatch(r"[0-9.]{1,20}", value) else unix_time(value)
-    except ValueError:
+        seconds = float(value) if re.fullmatch(r"[0-9.]{1,20}", value) else unix_time(value)
+        rfc3339(seconds)
+        return seconds
+    except (ValueError, OverflowError, OSError):
         raise Bad(
             f"{quote(value)} is no date and time", "Write 2026-12-31T23:59:59Z, or Unix time"
         ) from None
