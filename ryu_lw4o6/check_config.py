@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -53,5 +54,5 @@ def run(args: argparse.Namespace) -> int:
             print(f"    gives out {pool.size} port sets by PCP at {instance.pcp.server}")
         if instance.dhcp is not None:
             print(f"    relays DHCP to {instance.dhcp.server} from {instance.dhcp.address}")
-    print(f"  store {settings.store_url.split('@')[-1]}")
+    print(f"  store {re.sub(':[^:/@]*@', ':***@', settings.store_url)}")
     return 0

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 _SECONDS = 30  # more than a request waits for the store
@@ -29,10 +29,29 @@ def register(subparsers: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    url = urlsplit(args.url)
     try:
-        status, answer = _request(args)
+        right = url.scheme == "http" and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port that is none
+        right = False
+    if not right:
+        print(f"{args.url} is no URL of a controller. Write it like {DEFAULT_URL}", file=sys.stderr)
+        return 1
+    headers = {}
+    if args.token_file is not None:
+        try:
+            headers["Authorization"] = f"Bearer {args.token_file.read_text('ascii').strip()}"
+        except OSError as error:
+            print(f"{args.token_file} cannot be read: {error.strerror}", file=sys.stderr)
+            return 1
+        except ValueError:
+            print(f"{args.token_file} has no bearer token: it is not ASCII", file=sys.stderr)
+            return 1
+    try:
+        status, answer = _request(args, url, headers)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        print(f"no answer from {args.url}: {error}. Is the controller running?", file=sys.stderr)
+        reason = getattr(error, "strerror", None) or error
+        print(f"no answer from {args.url}: {reason}. Is the controller running?", file=sys.stderr)
         return 1
     if status != 200:
         print(f"{args.url}: {answer.get('detail', answer)}", file=sys.stderr)
@@ -49,14 +68,10 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _request(args: argparse.Namespace) -> tuple[int, Any]:
-    url = urlsplit(args.url)
-    if url.scheme != "http" or not url.hostname:
-        raise ValueError("it is not an http:// URL")
-    headers = {}
-    if args.token_file is not None:
-        headers["Authorization"] = f"Bearer {args.token_file.read_text().strip()}"
-    connection = http.client.HTTPConnection(url.hostname, url.port, timeout=_SECONDS)
+def _request(
+    args: argparse.Namespace, url: SplitResult, headers: dict[str, str]
+) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=_SECONDS)
     try:
         path = f"/v1/switches/{quote(args.instance, safe='')}/drain"
         connection.request(args.method, path, headers=headers)

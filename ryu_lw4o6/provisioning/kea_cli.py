@@ -39,11 +39,12 @@ def register(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--relay", action="append", default=[], type=IPv6Address, metavar="ADDRESS",
-        help="another lwAFTR's relay for the same prefixes, such as the backup's",
+        help="another lwAFTR's relay for the same prefixes, such as the backup's; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--softwire", action="append", default=[], metavar="DUID=IPV4/PSID",
-        help="have dhcp6 tell the lwB4 with this DUID its static binding (RFC 7598)",
+        help="have dhcp6 tell the lwB4 with this DUID its static binding (RFC 7598); may be "
+        "repeated",
     )  # fmt: skip
     parser.set_defaults(func=run)
 

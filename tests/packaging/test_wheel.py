@@ -173,7 +173,7 @@ def test_controller_runs_and_listens_on_loopback_only(venv: Path, example: Path)
             assert process.poll() is None, log.read_text()
             return {REST, OPENFLOW} <= listeners()
 
-        wait_for("REST and OpenFlow listen", up)
+        wait_for("REST and OpenFlow listen", up, 60)
         assert listeners() == {REST, OPENFLOW}
 
         connection = http.client.HTTPConnection(REST, timeout=10)

@@ -28,14 +28,25 @@ def test_an_instance_that_is_not_there(port: int, capsys: pytest.CaptureFixture[
     assert "there is no instance 'nobody'; there is lwaftr1, lwaftr2" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "https://127.0.0.1", "nonsense", "http://"])
-def test_a_controller_that_is_not_there(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_controller_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["drain", "lwaftr1", "--url", "http://127.0.0.1:1"]) == 1
+    said = "no answer from http://127.0.0.1:1: Connection refused. Is the controller running?\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("url", ["https://127.0.0.1", "nonsense", "http://", "http://h:99999"])
+def test_a_url_that_is_none(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["drain", "lwaftr1", "--url", url]) == 1
-    assert "Is the controller running?" in capsys.readouterr().err
+    said = f"{url} is no URL of a controller. Write it like http://127.0.0.1:8080\n"
+    assert capsys.readouterr().err == said
 
 
-def test_a_token_file_that_is_not_there(
+def test_a_token_file_that_is_none(
     port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert drain(port, "drain", "lwaftr1", "--token-file", str(tmp_path / "none")) == 1
-    assert "none" in capsys.readouterr().err
+    file = tmp_path / "token"
+    assert drain(port, "drain", "lwaftr1", "--token-file", str(file)) == 1
+    assert capsys.readouterr().err == f"{file} cannot be read: No such file or directory\n"
+    file.write_bytes(b"\xff\n")
+    assert drain(port, "drain", "lwaftr1", "--token-file", str(file)) == 1
+    assert capsys.readouterr().err == f"{file} has no bearer token: it is not ASCII\n"
