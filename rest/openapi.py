@@ -133,7 +133,8 @@ SCHEMAS: dict[str, Any] = {
     "Bindings": _object(
         {"total": _NUMBER, "bindings": _array(_schema("Binding")), "next": _TEXT}, "next"
     ),
-    "Key": _object({"ipv4": _OWNED["ipv4"], "psid": _OWNED["psid"]}, "psid"),
+    "Key": _object({"ipv4": _OWNED["ipv4"], "psid": _OWNED["psid"]}, "psid")
+    | {"additionalProperties": False},
     "Bulk": {
         "type": "object",
         "additionalProperties": False,

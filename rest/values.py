@@ -95,7 +95,7 @@ def digits(low: int, high: int) -> Callable[[str], int]:
 
 def seconds(low: int, high: int) -> Callable[[str], float]:
     def read(text: str) -> float:
-        if not re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,9})?", text) or not low <= float(text) <= high:
+        if not re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,20})?", text) or not low <= float(text) <= high:
             raise Bad(f"{shown(text)} is no time in seconds", f"Use {low} to {high}")
         return float(text)
 

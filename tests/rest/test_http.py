@@ -122,6 +122,12 @@ def test_wrong_waits(client: Client, service: MemoryService) -> None:
     assert len(service.table) == 1
 
 
+def test_a_wait_as_precise_as_programs_write_it(client: Client, service: MemoryService) -> None:
+    reply = client.post("/v1/bindings?wait=applied&timeout=4.4001126498219065", NEW)
+    assert reply.status == 201
+    assert [seconds for _, seconds in service.waits] == [4.4001126498219065]
+
+
 @pytest.mark.parametrize(
     "query", ["limit=%zz", "limit=%ff", "&".join(f"a{n}=1" for n in range(60))]
 )
