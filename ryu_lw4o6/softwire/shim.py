@@ -25,6 +25,8 @@ from ryu_lw4o6.softwire.commands import ShimError, read, require_root, run
 from ryu_lw4o6.softwire.maps import Maps, Notes
 from ryu_lw4o6.softwire.nic import Hook
 
+RUN = Path("/run")
+
 
 @dataclass(frozen=True, slots=True)
 class HookStatus:
@@ -130,7 +132,7 @@ def counters_map(instance: Instance) -> int:
 
 @contextlib.contextmanager
 def _bpf_file_system() -> Iterator[Path]:
-    directory = tempfile.mkdtemp(prefix="lw4o6-bpf-", dir="/run")
+    directory = tempfile.mkdtemp(prefix="lw4o6-bpf-", dir=RUN)
     try:
         run(
             "mount", "-t", "bpf", "bpf", directory,

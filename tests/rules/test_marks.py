@@ -27,7 +27,7 @@ def about(quoted: Packet) -> bytes:
         (about(QUOTED / TCP(sport=1072, dport=80)), 0x0430_0050),
         (about(QUOTED / ICMP(type=8, id=1072)), 0x0430_0430),
         (bytes(QUOTED / ICMP(type=0, id=1072)), 1 << 38 | 0x0430),
-        (bytes(QUOTED / ICMP(type=13)), 1 << 39),
+        (bytes(QUOTED / ICMP(type=13, ts_ori=0, ts_rx=0, ts_tx=0)), 1 << 39),
         (about(IP(src="192.0.2.1", dst="198.51.100.200", proto=50) / Raw(bytes(8))), 3 << 38),
         # what it quotes came from somebody else
         (about(IP(src="192.0.2.9", dst="198.51.100.200") / UDP(sport=1072, dport=53)), 1 << 39),

@@ -143,7 +143,7 @@ def test_every_length(refusing: Refusing, aftr: IPv6Address, size: int, limited:
 
 @pytest.mark.parametrize(
     ("packet", "label"),
-    [(ECHO, 0x12345), (inner(ICMP(type=13) / bytes(12)), 0x12345),
+    [(ECHO, 0x12345), (inner(ICMP(type=13, ts_ori=0, ts_rx=0, ts_tx=0)), 0x12345),
      (inner(Raw(bytes(8)), proto=17, frag=2, id=77), 0x12345),  # the first has not come
      # where the rules are told of two ports, there is no room for a flow label
      (inner(ICMP(type=3, code=3) / QUOTED_UDP), 0)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from ipaddress import IPv6Address
 
 import pytest
 from scapy.layers.inet6 import IPv6
@@ -41,7 +42,13 @@ def frame(lwb4: str) -> bytes:
     )
 
 
-FRAMES = [frame(stranger()) for _ in range(CROWD)]
+def crowd() -> Iterator[bytes]:
+    one = frame(LWB4)
+    for _ in range(CROWD):
+        yield one[:22] + IPv6Address(stranger()).packed + one[38:]
+
+
+FRAMES = list(crowd())
 
 
 @pytest.fixture
