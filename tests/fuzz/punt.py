@@ -65,7 +65,8 @@ def check_icmpv4(answer: bytes, frame: bytes) -> None:
     assert checksum(answer[20:]) == 0
     assert answer[12:16] == OWN4.packed
     assert answer[16:20] == packet[12:16]
-    assert (answer[20], answer[21]) in {(3, 1), (3, 4), (11, 0)}
+    assert (answer[20], answer[21]) in {(3, 1), (3, 2), (3, 3), (3, 4), (11, 0)}
+    assert (answer[20], answer[21]) != (3, 2 if packet[9] == 17 else 3)  # RFC 1122 section 3.2.2.1
     assert packet.startswith(answer[28:])
     # A shown frame may be cut short.
     assert len(answer) - 28 == min(548, int.from_bytes(packet[2:4], "big"), len(packet))
