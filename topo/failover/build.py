@@ -6,7 +6,6 @@ import json
 from ipaddress import IPv4Network, IPv6Network
 
 from ryu_lw4o6.core.binding import Binding
-from ryu_lw4o6.store import Store
 from topo.build import Builder, Progress
 from topo.failover.database import Database
 from topo.failover.plan import ROUTERS, FailoverLab, database_url
@@ -131,6 +130,9 @@ class FailoverBuilder(Builder):
 
     def _fill_database(self) -> None:
         """As provisioning does when it has given every lwB4 its address."""
+        # SQLAlchemy and eventlet take longer to import than most commands of the lab to run.
+        from ryu_lw4o6.store import Store
+
         store = Store(database_url(str(self.directory)))
         try:
             store.save(
