@@ -109,7 +109,6 @@ class Rig:
             self.ovs("ovs-vsctl", "--no-wait", "set", "Open_vSwitch", ".",
                      "other_config:max-revalidator=100")  # fmt: skip
             self.lw4o6("switch", "up")
-            self._exits.callback(self.lw4o6, "switch", "down")
             self._exits.callback(self.controller.kill)
             self.controller.start()
             if resolved:
