@@ -11,6 +11,7 @@ import logging.handlers
 import os
 import sys
 
+import ryu.log  # noqa: F401 (it has the option)
 from ryu import cfg
 
 from ryu_lw4o6.core.times import rfc3339

@@ -41,7 +41,8 @@ TO_53 = UDP(sport=1072, dport=53)
 @pytest.fixture(scope="module")
 def quiet() -> Iterator[Rig]:
     """Where no answer of the controller comes later than the packets it is about."""
-    rig = Rig(CONFIG + "    failover: none\n    icmp: {{too_big: false, ttl_expired: false}}\n")
+    policy = "icmp: {{too_big: false, ttl_expired: false, to_lwaftr: false}}"
+    rig = Rig(CONFIG + f"    failover: none\n    {policy}\n")
     yield rig
     rig.stop()
 
