@@ -208,20 +208,21 @@ def _require_database() -> None:
 
 def _require_default_route(instance: Instance) -> None:
     """Softwires take the machine's IPv6 default route, which must not be somebody else's: whoever
-    manages the machine may have come by it."""
+    manages the machine may have come by it, and Open vSwitch would take either. What its NICs have
+    ends with their own IPv6."""
     if instance.ipv6.next_hop is None:
         return
-    for line in _output("ip", "-6", "-o", "route", "show", "default").splitlines():
-        words = line.split()
-        devices = {after for word, after in pairwise(words) if word == "dev"}
-        if devices - {instance.bridge, "lo"}:
-            device = min(devices)
-            raise SwitchSetupError(
-                f"the machine's IPv6 default route is by {device}, and softwires need it by "
-                f"{instance.bridge}",
-                f"Give what uses {device} routes of its own, or a VRF, and remove this one: "
-                f"ip -6 route del default dev {device}",
-            )
+    routes = _output("ip", "-6", "-o", "route", "show", "default").split()
+    devices = {after for word, after in pairwise(routes) if word == "dev"}
+    others = devices - {"lo", instance.bridge, instance.ipv6.port, instance.ipv4.port}
+    if others:
+        device = min(others)
+        raise SwitchSetupError(
+            f"the machine's IPv6 default route is by {device}, and softwires need it by "
+            f"{instance.bridge}",
+            f"Give what uses {device} routes of its own, or a VRF, and remove this one: "
+            f"ip -6 route del default dev {device}",
+        )
 
 
 def _nic_mac(nic: str) -> str:

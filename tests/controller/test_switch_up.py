@@ -64,6 +64,9 @@ def test_a_default_route_of_somebody_else_is_left_alone(ovs: Ovs) -> None:
     assert default_routes(ovs) == ["default via 2001:db8:9::1 dev mgmt"]
 
     ovs("ip", "-6", "route", "del", "default", "dev", "mgmt")
+    # That of a NIC it takes for itself ends with the NIC's own IPv6.
+    ovs("ip", "addr", "add", "2001:db8:1::2/64", "dev", "eth6", "nodad")
+    ovs("ip", "-6", "route", "add", "default", "via", "2001:db8:1::fe", "dev", "eth6")
     for _ in range(2):  # the second time there is its own
         done = switch(ovs, "up")
         assert (done.returncode, done.stderr) == (0, "")
