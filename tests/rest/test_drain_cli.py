@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,10 +30,15 @@ def test_an_instance_that_is_not_there(port: int, capsys: pytest.CaptureFixture[
     assert "there is no instance 'nobody'; there is lwaftr1, lwaftr2" in capsys.readouterr().err
 
 
-def test_a_controller_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["drain", "lwaftr1", "--url", "http://127.0.0.1:1"]) == 1
+def test_a_controller_that_is_not_there() -> None:
+    # In a process of its own: eventlet, which others here use, has another word for it.
+    lw4o6 = Path(sys.executable).with_name("lw4o6")
+    done = subprocess.run(
+        [lw4o6, "drain", "lwaftr1", "--url", "http://127.0.0.1:1"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
     said = "no answer from http://127.0.0.1:1: Connection refused. Is the controller running?\n"
-    assert capsys.readouterr().err == said
+    assert done.stderr == said
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1", "nonsense", "http://", "http://h:99999"])
