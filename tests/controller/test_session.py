@@ -153,7 +153,8 @@ def test_an_answer_that_comes_twice_harms_nobody() -> None:
 
 def test_an_answer_that_comes_too_late_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ryu would read it otherwise, and does not know every action of Open vSwitch's."""
-    monkeypatch.setattr(dialogue_module, "REPLY_TIMEOUT", 0.01)
+    monkeypatch.setattr(Dialogue.answer, "__defaults__", (0.01,))
+    monkeypatch.setattr(dialogue_module, "_UNREAD_SECONDS", 0.01)
     switch: Any = Switch()
     dialogue = Dialogue(switch, "lwaftr1", lambda *_: None)
     asked: list[int] = []
