@@ -137,7 +137,7 @@ class Adoption:
             self._ledger.store.follow,
             [unsaved.binding for unsaved in current.values() if unsaved.binding is not None],
             [key for key, unsaved in current.items() if unsaved.binding is None],
-            # That the supporting system has it otherwise than an operator is not news to it.
+            # Somebody else's binding that it was asked about: there it decides.
             overruled=[
                 key
                 for key, unsaved in current.items()
