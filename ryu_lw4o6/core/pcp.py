@@ -257,7 +257,9 @@ def parse_request(data: bytes) -> Request:
     if data[0] != VERSION:
         # NAT-PMP (version 0) reads the same four bytes as its own "unsupported version".
         raise Refused(Result.UNSUPP_VERSION, f"version {data[0]}")
-    if len(data) < HEADER_LENGTH or len(data) > MAX_LENGTH or len(data) % 4:
+    if len(data) < HEADER_LENGTH:
+        raise Ignored(f"a header of {len(data)} bytes")
+    if len(data) > MAX_LENGTH or len(data) % 4:
         raise Refused(Result.MALFORMED_REQUEST, f"{len(data)} bytes")
     _, number, _, lifetime, client = _REQUEST_HEADER.unpack_from(data)
     at = HEADER_LENGTH
@@ -269,8 +271,6 @@ def parse_request(data: bytes) -> Request:
         if len(data) < at + _MAP.size:
             raise Refused(Result.MALFORMED_REQUEST, "MAP is cut off")
         mapping = _mapping(data, at)
-        if mapping.protocol == 0 and mapping.internal_port != 0:
-            raise Refused(Result.MALFORMED_REQUEST, "all protocols, but one internal port")
         at += _MAP.size
     options = _options(data, at, opcode)
     _check(lifetime, mapping, options)
@@ -358,11 +358,12 @@ _LENGTHS = {
 
 def _options(data: bytes, at: int, opcode: Opcode) -> Options:
     """The known options of a message. Raises Refused."""
+    response = bool(data[1] & _RESPONSE)
     found: dict[int, list[bytes]] = {}
-    for code, value in _each_option(data, at):
+    for code, value in list(_each_option(data, at)):  # all of them are cut out first
         # All known options are MAP's; to other opcodes they are unknown.
         if opcode is not Opcode.MAP or code not in _LENGTHS:
-            if code < _MANDATORY:
+            if code < _MANDATORY and not response:  # a client may not refuse (section 7.3)
                 raise Refused(Result.UNSUPP_OPTION, f"option {code}")
             continue
         if len(value) != _LENGTHS[OptionCode(code)]:
@@ -384,7 +385,8 @@ def _options(data: bytes, at: int, opcode: Opcode) -> Options:
 
 
 def _check(lifetime: int, mapping: Mapping | None, options: Options) -> None:
-    """Raise Refused for options that contradict themselves or the request."""
+    """Raise Refused for options that contradict themselves or the request (RFC 6887 sections 11.3
+    and 13, RFC 7753 section 4.2)."""
     if mapping is None:
         return
     port_set = options.port_set
@@ -393,10 +395,15 @@ def _check(lifetime: int, mapping: Mapping | None, options: Options) -> None:
             raise Refused(Result.MALFORMED_OPTION, "a port set without ports")
         if port_set.first_internal_port != mapping.internal_port:
             raise Refused(Result.MALFORMED_OPTION, "two first internal ports")
-    if options.prefer_failure:
-        wants_any = int(mapping.external_address) == 0 and mapping.external_port == 0
-        if lifetime == 0 or wants_any:
-            raise Refused(Result.MALFORMED_OPTION, "PREFER_FAILURE, but nothing is asked for")
+    # All protocols have no port, but may have a port set (RFC 7753 section 5.2).
+    if mapping.protocol == 0 != mapping.internal_port and (port_set is None or port_set.size == 1):
+        raise Refused(Result.MALFORMED_REQUEST, "all protocols, but one internal port")
+    if options.prefer_failure and (
+        lifetime == 0 or mapping.external_port == 0 or port_set is not None
+    ):
+        raise Refused(Result.MALFORMED_OPTION, "PREFER_FAILURE, but no one port is asked for")
+    if options.filters and lifetime == 0:
+        raise Refused(Result.MALFORMED_OPTION, "a filter for what is deleted")
     for each in options.filters:
         ipv4 = isinstance(each.remote_address, IPv4Address)
         if each.prefix_length > 128 or (ipv4 and 0 < each.prefix_length < 96):

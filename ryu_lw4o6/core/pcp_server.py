@@ -24,6 +24,9 @@ from ryu_lw4o6.core.pool import AddressPool
 from ryu_lw4o6.core.settings import Pcp
 
 TCP, UDP = 6, 17
+_NEVER_MAPPED = {pcp.CLIENT_PORT, pcp.SERVER_PORT}
+"""UDP ports that nobody gets a mapping of (RFC 6887 section 11.3)."""
+_FOR_EVER = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +147,11 @@ def serve(
         binding = replace(binding, br_address=br_address)
     first, size = _ports(before, binding, request, mapping, existing)
     lifetime = min(max(request.lifetime, terms.min_lifetime), terms.max_lifetime)
-    if binding.origin is not Origin.PCP and binding.expires_at is not None:
-        lifetime = min(lifetime, math.floor(binding.expires_at - now))
+    if binding.origin is not Origin.PCP:
+        if _port_set(request) is not None:
+            lifetime = _FOR_EVER  # as static mappings are told (RFC 6887 section 11.3)
+        if binding.expires_at is not None:
+            lifetime = min(lifetime, math.floor(binding.expires_at - now))
     made = Mapping(
         mapping.protocol,
         mapping.internal_port,
@@ -220,18 +226,16 @@ def _ports(
             for m in before.mappings
             if m.size == 1 and m.protocol == mapping.protocol
         }
+        if mapping.protocol == UDP:
+            taken |= _NEVER_MAPPED
         found = _free_port(ranges, taken, (mapping.external_port, mapping.internal_port))
         if found is None:
             raise Refused(Result.NO_RESOURCES, "every port of the binding is mapped")
         first, size = found, 1
     if request.options.prefer_failure:
         asked = mapping.external_address
-        if (
-            (int(asked) != 0 and asked != binding.ipv4)
-            or mapping.external_port not in (0, first)
-            or (wanted is not None and size < wanted.size)
-        ):
-            raise Refused(Result.CANNOT_PROVIDE_EXTERNAL, f"only {binding.ipv4}:{first}+{size}")
+        if (int(asked) != 0 and asked != binding.ipv4) or mapping.external_port != first:
+            raise Refused(Result.CANNOT_PROVIDE_EXTERNAL, f"only {binding.ipv4}:{first}")
     return first, size
 
 

@@ -102,12 +102,27 @@ def test_an_unknown_option_that_may_be_passed_over_is() -> None:
     assert parsed.options == Options(port_set=PortSet(1024, 4096, parity=True))
 
 
-@pytest.mark.parametrize("message", ["", "02", "02 81", f"{HEADER.replace('01', '81', 1)}{MAP}"])
+@pytest.mark.parametrize(
+    "message",
+    ["", "02", "02 81", "02 01", data(HEADER)[:23].hex(), f"{HEADER.replace('01', '81', 1)}{MAP}"],
+)
 def test_what_is_no_request_is_ignored(message: str) -> None:
     with pytest.raises(Ignored):
         pcp.parse_request(data(message))
 
 
+def test_all_protocols_with_a_port_set() -> None:
+    """The request of RFC 7753 section 5.2: which ports, all protocols', are mine?"""
+    request = data(
+        HEADER, MAP.replace("11 000000 1000", "00 000000 0001"), "82 00 0005 ffff 0001 00 000000"
+    )
+    parsed = pcp.parse_request(request)
+    assert parsed.mapping is not None
+    assert (parsed.mapping.protocol, parsed.mapping.internal_port) == (0, 1)
+    assert parsed.options.port_set == PortSet(65535, 1)
+
+
+FILTER_128 = "03 00 0014 00 80 0035 00000000000000000000ffffc6120909"
 FILTER_10 = "03 00 0014 00 0a 0000 00000000000000000000ffffc6120000"  # below an IPv4 address's 96
 
 
@@ -116,8 +131,6 @@ FILTER_10 = "03 00 0014 00 0a 0000 00000000000000000000ffffc6120000"  # below an
     [
         (data("00 00"), Result.UNSUPP_VERSION),  # NAT-PMP asks for the external address
         (data("01", (HEADER + MAP)[2:]), Result.UNSUPP_VERSION),
-        (data("02 01"), Result.MALFORMED_REQUEST),
-        (data(HEADER)[:23], Result.MALFORMED_REQUEST),
         (data(HEADER, MAP, "00"), Result.MALFORMED_REQUEST),
         (data(HEADER, MAP).ljust(1104, b"\xff"), Result.MALFORMED_REQUEST),
         (data(HEADER), Result.MALFORMED_REQUEST),
@@ -127,13 +140,21 @@ FILTER_10 = "03 00 0014 00 0a 0000 00000000000000000000ffffc6120000"  # below an
         (data(HEADER, MAP, "04 00 0000"), Result.UNSUPP_OPTION),
         (data(HEADER.replace("01", "00", 1), "02 00 0000"), Result.UNSUPP_OPTION),
         (data(HEADER, MAP, "02 00 0004 00000000"), Result.MALFORMED_OPTION),
+        (data(HEADER, MAP, "04 00 0000", "82 00 0005 04001000"), Result.MALFORMED_OPTION),
         (data(HEADER, MAP, "82 00 0005 0400"), Result.MALFORMED_REQUEST),
         (data(HEADER, MAP, "82 00 0005 04001000"), Result.MALFORMED_OPTION),
         (data(HEADER, MAP, "82 00 0004 04001000"), Result.MALFORMED_OPTION),
         (data(HEADER, MAP, PORT_SET, PORT_SET), Result.MALFORMED_OPTION),
         (data(HEADER, MAP, PORT_SET.replace("0400 ", "0000 ")), Result.MALFORMED_OPTION),
         (data(HEADER, MAP, PORT_SET.replace("1000 ", "1001 ")), Result.MALFORMED_OPTION),
+        (
+            data(HEADER, MAP.replace("11 ", "00 "), PORT_SET.replace("0400 ", "0001 ")),
+            Result.MALFORMED_REQUEST,
+        ),
         (data(HEADER.replace("0e10", "0000"), MAP, "02 00 0000"), Result.MALFORMED_OPTION),
+        (data(HEADER, MAP.replace("1400", "0000"), "02 00 0000"), Result.MALFORMED_OPTION),
+        (data(HEADER, MAP, "02 00 0000", PORT_SET), Result.MALFORMED_OPTION),
+        (data(HEADER.replace("0e10", "0000"), MAP, FILTER_128), Result.MALFORMED_OPTION),
         (data(HEADER, MAP, FILTER_10), Result.MALFORMED_OPTION),
         (data(HEADER, MAP, FILTER_10.replace("0a", "81", 1)), Result.MALFORMED_OPTION),
     ],
@@ -184,6 +205,13 @@ def test_bad_responses(message: str) -> None:
         pcp.parse_response(data(message))
 
 
+def test_a_client_passes_over_options_that_it_does_not_know() -> None:
+    """Those that a server would have to refuse, too (RFC 6887 section 7.3)."""
+    response = f"02 81 00 00 00000e10 000003e8 {'00' * 12} {MAP} 7f 00 0003 abcdef 00 {PORT_SET}"
+    parsed = pcp.parse_response(data(response))
+    assert parsed.options == Options(port_set=PortSet(1024, 4096, parity=True))
+
+
 @pytest.mark.parametrize(
     ("previous", "current", "elapsed", "plausible"),
     [
@@ -225,6 +253,8 @@ def test_a_request_is_read_as_it_was_written(
     if given_options.port_set is not None:
         port_set = replace(given_options.port_set, first_internal_port=mapping.internal_port)
         given_options = replace(given_options, port_set=port_set)
+    if lifetime == 0:
+        given_options = replace(given_options, filters=())  # nothing to filter is left
     request = Request(Opcode.MAP, client, lifetime, mapping, given_options)
     assert pcp.parse_request(request.encode()) == request
 

@@ -186,12 +186,11 @@ def test_a_suggestion_is_followed_where_it_can_be() -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        map_request(size=1024, external=5120, address="192.0.2.2"),  # somebody has it
-        map_request(size=1024, external=5120, address="192.0.2.9"),  # not of the pool
-        map_request(size=1024, external=6145, address="192.0.2.2"),  # not where a set begins
-        map_request(size=1025, external=6144, address="192.0.2.2"),  # more than a set has
-        map_request(size=1024, address="2001:db8::1"),
+        map_request(external=5120, address="192.0.2.2"),  # somebody has it
+        map_request(external=5120, address="192.0.2.9"),  # not of the pool
+        map_request(external=6144, address="2001:db8::1"),
         map_request(external=80, address="192.0.2.2"),
+        map_request(external=5351, address="192.0.2.1"),  # PCP's own
     ],
 )
 def test_prefer_failure(request_: Request) -> None:
@@ -204,13 +203,22 @@ def test_prefer_failure(request_: Request) -> None:
 
 def test_prefer_failure_that_can_be_met() -> None:
     server = Server()
-    asked = map_request(size=1024, external=6144, address="192.0.2.2", prefer_failure=True)
+    asked = map_request(external=6150, address="192.0.2.2", prefer_failure=True)
     served = server(asked)
-    assert assigned(served) == ("192.0.2.2", 6144, 1024)
+    assert assigned(served) == ("192.0.2.2", 6150, 1)
     assert served.response.options.prefer_failure
     assert server(asked, at=5).response.result is Result.SUCCESS
-    moved = map_request(size=1024, external=6144, address="192.0.2.1", prefer_failure=True)
+    moved = map_request(external=6151, address="192.0.2.2", prefer_failure=True)
     assert server.refusal(moved) == (Result.CANNOT_PROVIDE_EXTERNAL, 30)
+
+
+def test_nobody_gets_the_udp_ports_of_pcp_itself() -> None:
+    """RFC 6887 section 11.3. They are in the set, 5120 to 6143, and TCP has them."""
+    server = Server(bindings=[replace(STATIC, psid=5)])
+    for port in (5350, 5351):
+        assert assigned(server(map_request(protocol=TCP, internal=port)))[1] == port
+    assert assigned(server(map_request(internal=5350)))[1] == 5120
+    assert assigned(server(map_request(internal=80, external=5351)))[1] == 5121
 
 
 def test_the_nonce_is_checked() -> None:
@@ -289,7 +297,8 @@ def test_a_binding_that_others_made_is_told_but_not_changed() -> None:
     server = Server(bindings=[ends])
     served = server(SET)
     assert assigned(served) == ("192.0.2.1", 9216, 1024)
-    assert served.response.lifetime == 500
+    assert served.response.lifetime == 500  # 2^32 - 1 if it had no end, says RFC 6887 section 11.3
+    assert Server(bindings=[STATIC])(SET).response.lifetime == 0xFFFFFFFF
     assert served.after == Subscriber(LWB4, ends)
     assert server.refusal(replace(SET, lifetime=0)) == (Result.NOT_AUTHORIZED, 1800)
     single = server(map_request())

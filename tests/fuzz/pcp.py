@@ -46,7 +46,7 @@ def message_is_read(data: bytes) -> None:
         request = pcp.parse_request(data)
         assert pcp.parse_request(request.encode()) == request
     except Ignored:
-        assert len(data) < 2 or data[1] & 0x80
+        assert len(data) < 24 or data[1] & 0x80
     except Refused as refused:
         result = refused.result
     if result is not None:

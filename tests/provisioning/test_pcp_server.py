@@ -134,7 +134,7 @@ def test_a_binding_may_name_the_first_lwaftr_address(network: Network) -> None:
     static = Binding(lwb4, IPv4Address("192.0.2.1"), 9, PREFIX.params, AFTR, Origin.STATIC)
     network.table.add(static)
     network.ask()
-    assert network.answers(1) == [(Result.SUCCESS, 600)]
+    assert network.answers(1) == [(Result.SUCCESS, 0xFFFFFFFF)]
     assert list(network.table) == [static]
 
 

@@ -225,6 +225,7 @@ def test_a_pool_that_is_empty(rig: Rig, pcp: Answers) -> None:
 def test_what_gets_no_answer_is_counted(rig: Rig, pcp: Answers) -> None:
     before = counts(rig)["dropped"]
     pcp.send(b"\x02")
+    pcp.send(SET[:23])  # no whole header (RFC 6887 section 8.2)
     pcp.send(b"\x02\x81" + SET[2:])  # a response
     pcp.send(SET, chksum=0x1234)
     pcp.send(SET, len=200)
@@ -236,18 +237,22 @@ def test_what_gets_no_answer_is_counted(rig: Rig, pcp: Answers) -> None:
     assert pcp.receive(timeout=1.0) is None
     after = counts(rig)["dropped"]
     assert {kind: after[kind] - before[kind] for kind in after} == {
-        "no_request": 2, "malformed": 3, "source": 3, "repeated": 0, "overload": 0,
+        "no_request": 3, "malformed": 3, "source": 3, "repeated": 0, "overload": 0,
     }  # fmt: skip
 
 
 def test_only_pcp_is_shown_to_the_controller(rig: Rig) -> None:
-    """Whatever else comes to the server's address has no binding."""
+    """And only out of softwires. Whatever else comes to the server's address has no binding."""
     other = IP(src="192.0.0.2", dst=SERVER) / UDP(sport=1, dport=5350) / b"?"
     before = rig.counters()
     rig.wire6.send(frame_of(softwire(other, LWB4[9]), 6))
     wait_for("it is dropped", lambda: (
         rig.counters() - before)["drop_upstream_not_served"] == 1)  # fmt: skip
     frames(rig.wire6, 1)  # the ICMPv6 error about it
+    outside = IP(src="198.18.9.9", dst=SERVER) / UDP(sport=40000, dport=5351) / SET
+    rig.wire4.send(frame_of(outside, 4))
+    wait_for("it is dropped", lambda: (
+        rig.counters() - before)["drop_downstream_not_served"] == 1)  # fmt: skip
 
 
 def test_repeated_requests_get_one_answer_and_many_lwb4s_one_each(rig: Rig, pcp: Answers) -> None:
