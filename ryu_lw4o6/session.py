@@ -44,6 +44,9 @@ datapath, is not kept for long by any of them."""
 
 LOOK_SECONDS = 1.0
 """After so long the switch is asked whether it still has as many flows as it should."""
+MOST_PAUSE = 64.0
+"""It may differ as soon as it has been put right: somebody is still at it, or it will never be as
+it should. It is put right again after a pause, which doubles each time up to this."""
 _TABLES_WITH_TIMEOUTS = {
     Table.PATH_MTU,
     *(t for t, declared in TABLES.items() if declared.transient),
@@ -95,7 +98,9 @@ class Session:
         )
         self._ports_dirty = False
         self._next_look = 0.0
-        self._unexplained: list[str] = []
+        self._remaining: list[str] = []
+        self._pause = LOOK_SECONDS
+        self._again = 0.0
         self._wake = hub.Event()
         self._progress = eventlet.event.Event()
         self.failure = self._programming.failure
@@ -243,7 +248,9 @@ class Session:
         changes = self._programming.correct(found)
         self._set_up()
         self._apply()
-        self._unexplained = self._differing()  # trying again would not help
+        self._remaining = self._differing()
+        self._pause = min(2 * self._pause, MOST_PAUSE) if self._remaining else LOOK_SECONDS
+        self._again = time.monotonic() + self._pause
         seconds = time.monotonic() - started
         self.reconciled = {
             "at": time.time(), "seconds": round(seconds, 3), "changed_bindings": changes,
@@ -260,7 +267,7 @@ class Session:
         """See whether somebody else has deleted flows, or added some. Nothing is under way now."""
         self._next_look = time.monotonic() + LOOK_SECONDS
         differing = self._differing()
-        if differing and differing != self._unexplained:
+        if differing and (differing != self._remaining or time.monotonic() >= self._again):
             LOG.warning("%s: %s; looking at all", self.instance.name, ", ".join(differing))
             self.state = State.RECONCILING
 

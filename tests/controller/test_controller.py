@@ -161,6 +161,17 @@ def test_what_somebody_does_to_the_flows_is_undone(
     wait_for("it says so", lambda: controller.log.read_text().count("reconciled in") == 3, 10)
 
 
+def test_what_somebody_does_while_it_is_undone_is_undone_as_well(
+    controller: Controller, ovs: Ovs
+) -> None:
+    right = ovs.flows("br0")
+    again_and_again = ovs.directory / "deletions"
+    again_and_again.write_text("delete table=60\n" * 8000)
+    while controller.log.read_text().count("reconciled in") < 2:
+        ovs("ovs-ofctl", "-OOpenFlow13", "add-flows", "br0", str(again_and_again))
+    wait_for("it is undone", lambda: ovs.flows("br0") == right, 10)
+
+
 def test_a_binding_the_switch_refuses_is_failed_with_its_words(
     controller: Controller, ovs: Ovs
 ) -> None:
