@@ -158,7 +158,7 @@ def to_server(
     query = Query(
         lwb4, message.xid, kind, message.options.get(Option.CLIENT_ID), message.chaddr,
         message.ciaddr, given, port_set, None if found is None else found[0],
-        port_set is not None or message.asks_for(Option.PORT_PARAMS),
+        message.asks_for(Option.PORT_PARAMS),
         message.softwire_source is not None or message.asks_for(Option.SOFTWIRE_SOURCE),
     )  # fmt: skip
     return message.altered(options, ciaddr, message.yiaddr, lwb4.packed), query

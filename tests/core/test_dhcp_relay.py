@@ -122,6 +122,14 @@ def test_discover() -> None:
     assert not query.wants_source
 
 
+def test_who_knows_port_sets_asks_for_them() -> None:
+    """Who names one but does not ask for one must not be given one (RFC 7618 section 8)."""
+    asked = client(Kind.REQUEST, asking(ADDRESS) | PORT_SET)
+    _, query = to_server(asked, LWB4, None, LEASES)
+    assert query.port_set == PortSet(A6K6, PSID)
+    assert not query.knows_port_sets
+
+
 def test_the_br_address_is_told() -> None:
     br = IPv6Address("2001:db8:ffff::2")
     sent, _ = to_server(client(Kind.DISCOVER), LWB4, br, LEASES)

@@ -24,6 +24,7 @@ ADDRESS, SERVER = IPv4Address("192.0.2.1"), IPv4Address("198.51.100.67")
 PORT_SET = PortSet(PortParams(6, 6), 3)
 LEASE = Lease.of(ADDRESS, PORT_SET.params, PORT_SET.psid)
 NEW = Client(Config(LWB4, DUID, servers=(AFTR,)))
+DHCPV6_SERVER = (2, bytes.fromhex("00030001 020000000067"))
 
 
 def middle() -> float:
@@ -77,7 +78,13 @@ def test_option_88_says_whom_to_ask() -> None:
         "0008 0002 0000"  # elapsed time
         "0006 0002 0058"  # wanted: option 88
     )
-    reply = dhcpv6.Message(dhcpv6.Kind.REPLY, 0, ((88, AFTR.packed),)).pack()
+    ids, servers = ((1, DUID), DHCPV6_SERVER), ((88, AFTR.packed * 2),)
+    # Without a server's identifier, or the client's own, it is not an answer (section 16.10).
+    for wrong in (ids[:1], ids[1:], ((1, DUID[::-1]), DHCPV6_SERVER)):
+        other = dhcpv6.Message(dhcpv6.Kind.REPLY, 0, (*wrong, *servers)).pack()
+        assert isinstance(step(client, Received(other), 0.6, middle)[1][0], Note)
+        assert step(client, Received(other), 0.6, middle)[0] == client
+    reply = dhcpv6.Message(dhcpv6.Kind.REPLY, 0, (*ids, *servers)).pack()
     client, actions = step(client, Received(reply), 0.6, middle)
     assert sent(actions)[1].kind == Kind.DISCOVER
     # It is not asked again when provisioning restarts.
@@ -89,7 +96,7 @@ def test_no_option_88_means_no_dhcpv4_over_dhcpv6() -> None:
     client = Client(Config(LWB4, DUID, dhcpv6=AFTR))
     client, _ = step(client, Start(), 0.0, middle)
     client, _ = step(client, Timer(), 0.5, middle)
-    reply = dhcpv6.Message(dhcpv6.Kind.REPLY, 0, ()).pack()
+    reply = dhcpv6.Message(dhcpv6.Kind.REPLY, 0, ((1, DUID), DHCPV6_SERVER)).pack()
     client, actions = step(client, Received(reply), 0.6, middle)
     assert actions == (Note("dhcp_not_offered", {"asked": AFTR}),)
     assert client.phase is Phase.ASKING
@@ -108,7 +115,8 @@ def test_an_empty_option_88_means_the_link() -> None:
     client = Client(Config(LWB4, DUID))
     client, _ = step(client, Start(), 0.0, middle)
     client, _ = step(client, Timer(), 0.5, middle)
-    reply = dhcpv6.Message(dhcpv6.Kind.REPLY, 0, ((88, b""),)).pack()
+    options = (1, DUID), DHCPV6_SERVER, (88, b"")
+    reply = dhcpv6.Message(dhcpv6.Kind.REPLY, 0, options).pack()
     _, (send,) = step(client, Received(reply), 0.6, middle)
     assert isinstance(send, Send)
     assert send.server == IPv6Address("ff02::1:2")
@@ -130,8 +138,9 @@ def test_from_discover_to_ack() -> None:
     assert request.port_set == PORT_SET
     assert request.ciaddr == IPv4Address(0)
     client, actions = step(client, answer(client, Kind.ACK), 0.2, middle)
-    assert actions == (Bound(LEASE, 1000),)
-    assert client.wake == pytest.approx(0.2 + 500 * 0.975)
+    # From when it was asked for, not from when the answer came (RFC 2131 section 4.4.1).
+    assert actions == (Bound(LEASE, 999.9),)
+    assert client.wake == pytest.approx(0.1 + 500 * 0.975)
 
 
 def test_a_restart_asks_whether_the_lease_still_holds() -> None:
@@ -144,7 +153,7 @@ def test_a_restart_asks_whether_the_lease_still_holds() -> None:
     assert Option.SERVER_ID not in request.options
     assert request.ciaddr == IPv4Address(0)
     after, actions = step(client, answer(client, Kind.ACK), 10.1, middle)
-    assert actions == (Bound(LEASE, 1000),)
+    assert actions == (Bound(LEASE, 999.9),)
     no = answer(client, Kind.NAK, yiaddr=IPv4Address(0), options={Option.LEASE_TIME: None})
     after, actions = step(client, no, 10.1, middle)
     assert actions[0] == Lost("refused")
@@ -193,6 +202,18 @@ def test_waits_are_doubled() -> None:
         client, actions = step(client, Timer(), now, middle)
         assert sent(actions)[1].secs == int(now)
     assert waits == [4, 8, 16, 32, 64, 64, 64]
+
+
+def test_a_request_has_the_seconds_of_its_discover() -> None:
+    """So that relays treat them alike (RFC 2131 section 3.1 item 3)."""
+    client, _ = step(NEW, Start(), 0.0, middle)
+    client, actions = step(client, Timer(), 4.0, middle)
+    assert sent(actions)[1].secs == 4
+    client, actions = step(client, answer(client, Kind.OFFER), 7.0, middle)
+    assert sent(actions)[1].secs == 4
+    assert client.wake is not None
+    client, actions = step(client, Timer(), client.wake, middle)
+    assert (sent(actions)[1].kind, sent(actions)[1].secs) == (Kind.REQUEST, 4)
 
 
 def test_an_offer_that_is_not_acknowledged_is_given_up() -> None:

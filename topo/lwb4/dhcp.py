@@ -108,7 +108,9 @@ class Client:
     valid: bool = False
     offered: Leased | None = None
     xid: int = 0
-    began: float = 0.0  # this attempt, for "secs" and the elapsed time
+    began: float = 0.0  # this attempt
+    asked: float = 0.0  # last
+    secs: int = 0  # as sent
     tries: int = 0
     wait: float = 0.0
     send_at: float | None = None
@@ -156,7 +158,7 @@ def _start(client: Client, now: float, random: Random) -> Result:
 def _fresh(client: Client, phase: Phase, now: float, random: Random) -> Client:
     """A phase that begins with a transaction of its own."""
     return replace(
-        client, phase=phase, xid=int(random() * (1 << 32)), began=now, tries=0, wait=0.0,
+        client, phase=phase, xid=int(random() * (1 << 32)), began=now, secs=0, tries=0, wait=0.0,
         offered=None, send_at=None,
     )  # fmt: skip
 
@@ -166,7 +168,11 @@ def _fresh(client: Client, phase: Phase, now: float, random: Random) -> Client:
 
 def _send(client: Client, now: float, random: Random) -> Result:
     """The phase's message, for the first time or again, and when it is to be sent next."""
-    message = _message(client, now)
+    secs = client.secs  # of DISCOVER, in the REQUEST that follows (RFC 2131 section 3.1)
+    if client.phase is not Phase.REQUESTING:
+        secs = min(int(now - client.began), 0xFFFF)
+    client = replace(client, asked=now, secs=secs)
+    message = _message(client)
     actions: tuple[Action, ...] = ()
     if message is not None:
         unicast = client.phase is Phase.RENEWING
@@ -187,26 +193,26 @@ def _to_servers(client: Client, message: dhcpv4.Message, unicast: bool) -> tuple
     return tuple(Send(query, server) for server in servers)
 
 
-def _message(client: Client, now: float) -> dhcpv4.Message | None:
+def _message(client: Client) -> dhcpv4.Message | None:
     """What the phase says (RFC 2131 table 5)."""
     match client.phase:
         case Phase.SELECTING:
             wanted = client.leased
-            return _compose(client, dhcpv4.Kind.DISCOVER, now, wanted, requested=True)
+            return _compose(client, dhcpv4.Kind.DISCOVER, wanted, requested=True)
         case Phase.REQUESTING:
             return _compose(
-                client, dhcpv4.Kind.REQUEST, now, client.offered, requested=True, server=True
+                client, dhcpv4.Kind.REQUEST, client.offered, requested=True, server=True
             )
         case Phase.REBOOTING:
-            return _compose(client, dhcpv4.Kind.REQUEST, now, client.leased, requested=True)
+            return _compose(client, dhcpv4.Kind.REQUEST, client.leased, requested=True)
         case Phase.RENEWING | Phase.REBINDING:
-            return _compose(client, dhcpv4.Kind.REQUEST, now, client.leased)
+            return _compose(client, dhcpv4.Kind.REQUEST, client.leased)
         case _:
             return None
 
 
 def _compose(
-    client: Client, kind: dhcpv4.Kind, now: float, about: Leased | None, *,
+    client: Client, kind: dhcpv4.Kind, about: Leased | None, *,
     requested: bool = False, server: bool = False,
 ) -> dhcpv4.Message:  # fmt: skip
     """A message about an address: ``requested`` in an option, or else the client's own in
@@ -225,9 +231,8 @@ def _compose(
     if kind is not dhcpv4.Kind.RELEASE:
         options[Option.PARAMETER_REQUEST_LIST] = _WANTED
     own = about.ipv4 if about is not None and not requested else IPv4Address(0)
-    seconds = min(int(now - client.began), 0xFFFF)
     return dhcpv4.Message(
-        dhcpv4.REQUEST, client.xid, options, ciaddr=own, secs=seconds,
+        dhcpv4.REQUEST, client.xid, options, ciaddr=own, secs=client.secs,
         chaddr=client.config.hardware_address,
     )  # fmt: skip
 
@@ -300,13 +305,15 @@ def _received(client: Client, payload: bytes, now: float, random: Random) -> Res
 def _servers(client: Client, reply: dhcpv6.Message, now: float, random: Random) -> Result:
     if reply.word != client.xid & 0xFFFFFF:
         raise Malformed("another transaction")
-    if reply.get(dhcpv6.Option.CLIENT_ID) not in (None, client.config.duid):
-        raise Malformed("another client's")
+    if reply.get(dhcpv6.Option.CLIENT_ID) != client.config.duid:
+        raise Malformed("another client's")  # RFC 8415 section 16.10
+    if reply.get(dhcpv6.Option.SERVER_ID) is None:
+        raise Malformed("nobody's")
     servers = reply.dhcp4o6_servers
     if servers is None:
         # DHCPv4 over DHCPv6 must not be used here (RFC 7341 section 9). Ask again later.
         return client, (Note("dhcp_not_offered", {"asked": client.config.dhcpv6}),)
-    return _start(replace(client, servers=tuple(servers)), now, random)
+    return _start(replace(client, servers=tuple(dict.fromkeys(servers))), now, random)
 
 
 def _check(client: Client, answer: dhcpv4.Message) -> None:
@@ -331,7 +338,10 @@ def _answer(client: Client, answer: dhcpv4.Message, now: float, random: Random) 
         return _refused(client, now, random)
     if kind != dhcpv4.Kind.ACK:
         raise Malformed("neither ACK nor NAK")
-    leased = _leased(answer, now, random)
+    # It began when it was asked for, not when the answer came (RFC 2131 section 4.4.1).
+    leased = _leased(answer, client.asked, random)
+    if leased.until <= now:
+        raise Malformed("a lease that is over")
     wanted = client.offered if client.phase is Phase.REQUESTING else client.leased
     if wanted is None or not leased.same_as(wanted):
         raise Malformed(f"acknowledges {leased.lease}, which was not asked for")
@@ -353,9 +363,9 @@ def _refused(client: Client, now: float, random: Random) -> Result:
     return client, (*lost, *sent)
 
 
-def _leased(answer: dhcpv4.Message, now: float, random: Random) -> Leased:
-    """What an OFFER or ACK gives. Raises Malformed for one that cannot be used: RFC 2131 table 3
-    and RFC 7618 section 6.1."""
+def _leased(answer: dhcpv4.Message, began: float, random: Random) -> Leased:
+    """What an OFFER or ACK gives, from ``began`` on. Raises Malformed for one that cannot be used:
+    RFC 2131 table 3 and RFC 7618 section 6.1."""
     seconds, server = answer.seconds(Option.LEASE_TIME), answer.address(Option.SERVER_ID)
     ipv4 = answer.yiaddr
     if not seconds or server is None:
@@ -371,7 +381,9 @@ def _leased(answer: dhcpv4.Message, now: float, random: Random) -> Leased:
     fuzz = 0.95 + 0.05 * random()
     rebind = _within(answer.seconds(Option.REBINDING_TIME), 0.875 * seconds, seconds)
     renew = _within(answer.seconds(Option.RENEWAL_TIME), 0.5 * seconds, rebind)
-    return Leased(ipv4, port_set, server, now + renew * fuzz, now + rebind * fuzz, now + seconds)
+    return Leased(
+        ipv4, port_set, server, began + renew * fuzz, began + rebind * fuzz, began + seconds
+    )
 
 
 def _within(given: int | None, default: float, limit: float) -> float:
@@ -385,5 +397,5 @@ def _stop(client: Client, now: float, random: Random) -> Result:
     if client.leased is None or not client.valid:
         return stopped, ()
     client = _fresh(client, client.phase, now, random)
-    release = _compose(client, dhcpv4.Kind.RELEASE, now, client.leased, server=True)
+    release = _compose(client, dhcpv4.Kind.RELEASE, client.leased, server=True)
     return stopped, (*_to_servers(client, release, unicast=True), Lost("released"))
