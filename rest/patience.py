@@ -11,7 +11,7 @@ import eventlet.event
 import eventlet.semaphore
 
 from rest.http import Problem
-from ryu_lw4o6.store import StoreUnavailable
+from ryu_lw4o6.store import OutcomeUnknown, StoreUnavailable
 
 LOG = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ class Patience:
         with eventlet.Timeout(max(0.0, deadline - time.monotonic()), False):
             try:
                 done.wait()
+            except OutcomeUnknown as error:
+                raise Problem(503, f"the outcome is unknown: {error}", headers=_RETRY) from None
             except StoreUnavailable as error:
                 raise Problem(503, f"nothing was changed: {error}", headers=_RETRY) from None
             return

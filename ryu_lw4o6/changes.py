@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import eventlet.tpool
 from ryu.lib import hub
@@ -17,7 +17,7 @@ from ryu.lib import hub
 from ryu_lw4o6.adoption import Adoption
 from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, BindingTable, Origin
 from ryu_lw4o6.ledger import AGAIN_SECONDS, Ledger, Outage, in_store
-from ryu_lw4o6.store import AlreadyStored, StoreError, StoreUnavailable
+from ryu_lw4o6.store import AlreadyStored, OutcomeUnknown, StoreError, StoreUnavailable
 
 LOG = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class Changes:
         self._ledger = ledger
         self._adoption = adoption
         self._table, self._store = ledger.table, ledger.store
+        self._in_doubt: dict[BindingKey, None] = {}  # the store may have other bindings there
 
     def load(self) -> None:
         """Start with what the store has, beside what the table has already. Raises StoreError."""
@@ -163,7 +164,8 @@ class Changes:
         """
         with self._ledger.changing:
             refused = {b.key for b in put if b.key in self._table and not self._has(b)}
-            elsewhere = set(in_store(commit, refused))
+            with self._doubting(binding.key for binding in (*put, *delete)):
+                elsewhere = set(in_store(commit, refused))
             flows_differ: dict[BindingKey, None] = {}
             created = []
             for binding in put:
@@ -215,7 +217,18 @@ class Changes:
         delete: Sequence[BindingKey],
         create: Sequence[Binding] = (),
     ) -> None:
-        in_store(self._store.save, put, delete, create)
+        with self._doubting([*delete, *(binding.key for binding in (*put, *create))]):
+            in_store(self._store.save, put, delete, create)
+
+    @contextlib.contextmanager
+    def _doubting(self, keys: Iterable[BindingKey]) -> Iterator[None]:
+        """Look what the store has of these keys later, if it does not say whether it was changed:
+        nobody tells a controller of its own changes."""
+        try:
+            yield
+        except OutcomeUnknown:
+            self._in_doubt.update(dict.fromkeys(keys))
+            raise
 
     # --- a store that other controllers write to as well ------------------------------------------
 
@@ -226,7 +239,8 @@ class Changes:
         while True:
             try:
                 keys = eventlet.tpool.execute(watch.wait, FOLLOW_SECONDS)
-                told = None if told is None or keys is None else [*told, *keys]
+                told = None if told is None or keys is None else [*told, *keys, *self._in_doubt]
+                self._in_doubt.clear()
                 with self._ledger.changing:
                     changed = self._sync(told)
             except (StoreError, StoreUnavailable) as error:

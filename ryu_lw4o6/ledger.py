@@ -13,7 +13,7 @@ from eventlet.semaphore import Semaphore
 from ryu_lw4o6.core.binding import Binding, BindingKey, BindingTable
 from ryu_lw4o6.core.times import rfc3339
 from ryu_lw4o6.events import Events
-from ryu_lw4o6.store import Store, StoreError, StoreUnavailable
+from ryu_lw4o6.store import OutcomeUnknown, Store, StoreError, StoreUnavailable, Unconfirmed
 
 LOG = logging.getLogger(__name__)
 
@@ -67,9 +67,12 @@ class Outage:
 
 
 def in_store(work: Callable[..., T], *arguments: Any) -> T:
-    """Let a thread work on the store. Raises StoreUnavailable."""
+    """Let a thread work on the store. Raises StoreUnavailable, which is OutcomeUnknown if the store
+    may have done it."""
     try:
         result: T = eventlet.tpool.execute(work, *arguments)
+    except Unconfirmed as error:
+        raise OutcomeUnknown(str(error)) from error
     except StoreError as error:
         raise StoreUnavailable(str(error)) from error
     return result

@@ -21,7 +21,7 @@ from sqlalchemy import exc
 
 from ryu_lw4o6.core.binding import Binding, BindingKey
 from ryu_lw4o6.store import schema
-from ryu_lw4o6.store.errors import AlreadyStored, Guard, OtherStore, StoreError
+from ryu_lw4o6.store.errors import AlreadyStored, Guard, OtherStore, StoreError, Unconfirmed
 from ryu_lw4o6.store.schema import (
     BINDINGS,
     COLUMNS,
@@ -110,9 +110,18 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """What is done on the connection is kept as a whole, or not at all."""
-        with self._guard(), self._engine.begin() as connection:
-            yield connection
+        """What is done on the connection is kept as a whole, or not at all. Raises Unconfirmed if
+        nobody can say which."""
+        committing = False
+        try:
+            with self._guard(), self._engine.begin() as connection:
+                yield connection
+                committing = True
+        except StoreError as error:
+            cause = error.__cause__
+            if committing and isinstance(cause, exc.DBAPIError) and cause.connection_invalidated:
+                raise Unconfirmed(error) from cause
+            raise
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[sa.Connection]:

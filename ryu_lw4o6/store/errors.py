@@ -21,8 +21,19 @@ class OtherStore(StoreError):
         )
 
 
+class Unconfirmed(StoreError):
+    """The connection broke while the store committed: it may have, or not."""
+
+    def __init__(self, error: StoreError) -> None:
+        super().__init__(error.reason, "Look what is there when the store is back")
+
+
 class StoreUnavailable(Exception):
     """The store did not take the change; nothing was changed."""
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """The store may have taken the change, or not."""
 
 
 class AlreadyStored(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import eventlet
@@ -15,11 +16,11 @@ from ryu_lw4o6.changes import Changes
 from ryu_lw4o6.core.binding import BindingTable
 from ryu_lw4o6.events import Events
 from ryu_lw4o6.ledger import Ledger
-from ryu_lw4o6.store import Store, StoreError
+from ryu_lw4o6.store import OutcomeUnknown, Store, StoreError
 from tests.rules.samples import BINDINGS, PREFIXES
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, Way
 
-ONE, TWO = BINDINGS[:2]
+ONE, TWO, THREE = BINDINGS[:3]
 
 
 @pytest.fixture
@@ -71,3 +72,28 @@ def test_what_could_not_be_followed_is_followed_later(
         assert caplog.text.count("INFO     ryu_lw4o6.ledger") == 2
     finally:
         greenlet.kill()
+
+
+def test_a_change_whose_commit_nobody_answers_for(
+    stores: tuple[Store, Store], postgres: Postgres, tmp_path: Path
+) -> None:
+    way = Way(postgres, tmp_path)
+    store, others = Store(way.url), stores[1]
+    table = BindingTable(PREFIXES)
+    ledger = Ledger(table, store, Events(), lambda keys: None)
+    changes = Changes(ledger, Adoption(ledger, own_answers=True))
+    greenlet = eventlet.spawn(changes.follow)
+    try:
+        others.save([ONE], [])
+        wait(lambda: ONE.key in table)
+        changes.change(create=[THREE])
+        way.is_lost = True
+        with pytest.raises(OutcomeUnknown, match="server closed the connection"):
+            changes.change(create=[TWO], delete=[ONE.key])
+        stored = others.load().bindings
+        assert ONE not in stored
+        wait(lambda: set(table) == set(stored) == {TWO, THREE})
+    finally:
+        greenlet.kill()
+        store.close()
+        way.close()

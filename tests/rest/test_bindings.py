@@ -16,6 +16,7 @@ import pytest
 
 from rest import patience
 from ryu_lw4o6.core.binding import BindingKey
+from ryu_lw4o6.store import StoreError, Unconfirmed
 from tests.rest.client import Client
 from tests.rest.memory import MemoryService
 
@@ -154,6 +155,18 @@ def test_a_store_that_is_down_changes_nothing(client: Client, service: MemorySer
     assert len(service.table) == 1
     service.store.down = False
     assert client.post("/v1/bindings", NEW).status == 201
+
+
+def test_a_store_that_does_not_say_whether_it_has_done_it(
+    client: Client, service: MemoryService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(*_: object) -> None:
+        raise Unconfirmed(StoreError("the connection broke", "Wait"))
+
+    monkeypatch.setattr(service.store, "save", save)
+    reply = client.post("/v1/bindings", NEW)
+    assert (reply.status, reply.headers["Retry-After"]) == (503, "5")
+    assert "the outcome is unknown: the connection broke. Look" in reply.json["detail"]
 
 
 def test_a_store_that_stands_still_keeps_nobody_waiting(

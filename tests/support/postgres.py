@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 BIN = Path("/usr/lib/postgresql/15/bin")
 USER = "postgres"  # the server refuses to run as root
+_SOCKET = ".s.PGSQL.5432"
 
 
 class Postgres:
@@ -34,7 +38,11 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        return f"postgresql+psycopg://{USER}@/lw4o6?host={self._directory}"
+        return self.url_by(self._directory)
+
+    def url_by(self, directory: Path) -> str:
+        """The URL of the database by a socket in this directory."""
+        return f"postgresql+psycopg://{USER}@/lw4o6?host={directory}"
 
     def start(self) -> None:
         """Start the server and wait until it takes connections."""
@@ -96,3 +104,41 @@ class Postgres:
             [str(part) for part in command], user=USER, group=USER, extra_groups=[], cwd="/",
             check=check, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
+
+
+class Way:
+    """A way to a server, by a socket in ``directory``. When the next commit ``is_lost``, the server
+    does it, and the connection breaks instead of bringing its answer."""
+
+    def __init__(self, server: Postgres, directory: Path) -> None:
+        self.url = server.url_by(directory)
+        self.is_lost = False
+        self._target = str(server.directory / _SOCKET)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(directory / _SOCKET))
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as server, contextlib.suppress(OSError):
+            server.connect(self._target)
+            ends = {client: server, server: client}
+            lost = False
+            while True:
+                for source in select.select(ends, (), ())[0]:
+                    data = source.recv(1 << 16)
+                    if not data or (lost and source is server):
+                        return
+                    if self.is_lost and b"COMMIT" in data:
+                        self.is_lost, lost = False, True
+                    ends[source].sendall(data)
