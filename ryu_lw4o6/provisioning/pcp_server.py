@@ -46,6 +46,7 @@ MOST_OF_ONE_LWB4 = 8
 ANNOUNCEMENTS = 3
 """How often an ANNOUNCE is sent: it may get lost, and nobody acknowledges it."""
 ANNOUNCE_SECONDS = 0.5
+"""Between the first two; each interval is twice the one before (RFC 6887 section 14.1.3)."""
 ANNOUNCED_PER_TURN = 100
 _TICK = 0.05
 _LWB4S = IPv4Network("192.0.0.0/29")  # an lwB4's address before it has one (RFC 7335)
@@ -370,9 +371,9 @@ class PcpServer:
             self._to_announce.clear()
             hub.sleep(ANNOUNCE_SECONDS)
             lost, self._lost = list(self._lost.items()), {}
-            for _ in range(ANNOUNCEMENTS):
+            for number in range(ANNOUNCEMENTS):
                 self._announce_once(lost)
-                hub.sleep(ANNOUNCE_SECONDS)
+                hub.sleep(ANNOUNCE_SECONDS * 2**number)
 
     def _announce_once(self, lwb4s: Sequence[tuple[IPv6Address, IPv6Address]]) -> None:
         for number, (lwb4, br_address) in enumerate(lwb4s, 1):

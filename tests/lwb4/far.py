@@ -54,10 +54,11 @@ class Far:
         return None
 
     def grant(
-        self, address: str = "192.0.2.9", first: int = 2048, ports: int = 1024, lifetime: int = 600
-    ) -> pcp.Request:
+        self, address: str = "192.0.2.9", first: int = 2048, ports: int = 1024, lifetime: int = 600,
+        seconds: float = 5.0,
+    ) -> pcp.Request:  # fmt: skip
         """Wait for a PCP request and grant these ports."""
-        found = self.request()
+        found = self.request(seconds)
         assert found is not None, "no PCP request"
         request, packet = found
         assert request.mapping is not None

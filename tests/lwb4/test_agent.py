@@ -248,7 +248,7 @@ def test_an_announcement_of_a_new_epoch_maps_again(rig: Lwb4, far: Far) -> None:
     far.send(IP(src="192.0.0.9", dst="192.0.0.2") / announcement)  # not the server's address
     assert requests(far) == 0
     far.send(IP(src="192.0.0.1", dst="192.0.0.2") / announcement)
-    far.grant()
+    far.grant(seconds=8)  # after up to 5 s
     wait_for(
         "it is bound again", lambda: len(rig.events("bound")) + len(rig.events("renewed")) == 2
     )

@@ -187,8 +187,13 @@ def test_a_server_that_has_lost_its_mappings_is_asked_again() -> None:
     client, actions = step(client, Received(wire.announcement(1100)), 100.0, middle)
     assert actions == ()
     client, actions = step(client, Received(wire.announcement(3)), 105.0, middle)
-    assert actions[0] == Note("pcp_server_lost_state", {"epoch": 3})
+    assert actions == (Note("pcp_server_lost_state", {"epoch": 3}),)
+    # Not at once, since everybody hears it: after up to five seconds (RFC 6887 section 14.1.3).
+    again, actions = step(client, Received(wire.announcement(4)), 106.0, middle)
+    assert (actions, again.wake) == ((), 107.5)
+    client, actions = step(again, Timer(), 107.5, middle)
     assert sent(actions).mapping is not None
+    assert client.wake == 110.5
 
 
 def test_servers_without_port_sets_give_a_port_or_the_whole_address() -> None:

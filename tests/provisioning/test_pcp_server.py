@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface
 from typing import Any, cast
@@ -46,6 +47,7 @@ class FakeSession:
 
     def __init__(self) -> None:
         self.sent: list[Response] = []
+        self.sent_at: list[float] = []
         self.late = False
         self.refused: str | None = None
 
@@ -54,6 +56,7 @@ class FakeSession:
         datagram = udp.parse(packet)
         assert datagram is not None
         self.sent.append(pcp.parse_response(datagram.payload))
+        self.sent_at.append(time.monotonic())
 
     def pending(self, key: BindingKey) -> bool:
         return self.late
@@ -260,3 +263,15 @@ def test_without_a_switch_nothing_is_sent_and_nothing_lost(network: Network) -> 
     network.server.connect(cast(Session, network.session))
     network.ask()
     assert network.answers(1) == [(Result.SUCCESS, 600)]
+
+
+def test_announcements_are_further_and_further_apart(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 6887 section 14.1.3; a sleep is never shorter than it should be."""
+    monkeypatch.setattr(pcp_server, "ANNOUNCE_SECONDS", 0.1)
+    network.server.lost(IPv6Address("2001:db8::1"), AFTR)
+    assert network.answers(3) == [(Result.SUCCESS, 0)] * 3
+    first, second, third = network.session.sent_at
+    assert second - first >= 0.1
+    assert third - second >= 0.2

@@ -34,6 +34,8 @@ MRT = 1024.0
 no limit to how often or how long a request is repeated (MRC and MRD are 0)."""
 MAX_LIFETIME = 86400
 """Seconds that are believed of a server, of a mapping (section 15) as of an error (section 8.3)."""
+RECOVERY_DELAY = 5.0
+"""Seconds to wait at most when a server has lost its mappings (section 14.1.3)."""
 MIN_INTERVAL = 4.0
 """Seconds between two renewals at least (section 11.2.1)."""
 
@@ -182,9 +184,11 @@ def _plausible(previous: tuple[int, float] | None, epoch: int, now: float) -> bo
 
 
 def _restarted(client: Client, epoch: int, now: float, random: Random) -> Result:
-    """The server has lost its mappings (section 8.5): make this one again."""
-    client, sent = _request(client, now, random)
-    return client, (Note("pcp_server_lost_state", {"epoch": epoch}), *sent)
+    """The server has lost its mappings (section 8.5): make this one again, though not when all
+    others do."""
+    send_at = now + RECOVERY_DELAY * random()
+    client = replace(client, phase=Phase.REQUESTING, wait=IRT / 2, send_at=send_at)
+    return client, (Note("pcp_server_lost_state", {"epoch": epoch}),)
 
 
 def _answers(client: Client, response: pcp.Response) -> bool:
