@@ -221,8 +221,10 @@ def to_client(message: Message, query: Query, leases: Leases) -> tuple[Message, 
     if query.client_id is not None:
         options[Option.CLIENT_ID] = query.client_id  # RFC 6842 section 3
     if message.yiaddr == _UNSPECIFIED or kind == Kind.NAK:
-        # Nothing is leased: a refusal, or the answer to DHCPINFORM.
-        return message.altered(options, query.ciaddr, message.yiaddr, query.chaddr), None
+        # Nothing is leased: a refusal, which names no address (RFC 2131 table 3), or the answer to
+        # DHCPINFORM.
+        ciaddr = _UNSPECIFIED if kind == Kind.NAK else query.ciaddr
+        return message.altered(options, ciaddr, _UNSPECIFIED, query.chaddr), None
     found = leases.from_server(message.yiaddr)
     if found is None:
         raise Dropped(Drop.NOT_OURS)

@@ -339,8 +339,10 @@ def test_refusals_and_information_pass() -> None:
     query = replace(ASKED, kind=Kind.INFORM, ciaddr=ADDRESS)
     message, lease = to_client(server(Kind.ACK, IPv4Address(0), None), query, LEASES)
     assert (message.kind, message.ciaddr, lease) == (Kind.ACK, ADDRESS, None)
-    message, lease = to_client(server(Kind.NAK, IPv4Address(0), None), ASKED, LEASES)
+    renewal = replace(ASKED, ciaddr=ADDRESS)
+    message, lease = to_client(server(Kind.NAK, IPv4Address(0), None), renewal, LEASES)
     assert (message.kind, message.options[Option.CLIENT_ID], lease) == (Kind.NAK, CLIENT_ID, None)
+    assert (message.ciaddr, message.yiaddr) == (IPv4Address(0), IPv4Address(0))  # RFC 2131 table 3
 
 
 @pytest.mark.parametrize(
