@@ -63,6 +63,7 @@ class Option(enum.IntEnum):
     INTERFACE_ID = 18
     DHCPV4_MESSAGE = 87
     DHCP4O6_SERVERS = 88
+    S46_BR = 90
     S46_CONT_LW = 96
 
 
@@ -91,6 +92,11 @@ class Message:
     def get(self, code: int) -> bytes | None:
         """The value of an option, the first if there are several."""
         return _first(self.options, code)
+
+    def asks_for(self, code: int) -> bool:
+        """Whether the client wants to have this option."""
+        wanted = self.get(Option.ORO) or b""
+        return code.to_bytes(2, "big") in (wanted[at : at + 2] for at in range(0, len(wanted), 2))
 
     @property
     def dhcpv4(self) -> bytes | None:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from typing import Any, NamedTuple, Protocol
 
@@ -66,12 +66,14 @@ class Alter(Protocol):
 
 
 class _Exchange(NamedTuple):
-    """A message of a client that the server has not answered yet: ``ear`` heard it."""
+    """A message of a client that the server has not answered yet: ``ear`` heard it. ``wants_br``
+    says whether the client asks which address its softwire is to go to."""
 
     ear: Ear
     scope: int
     query: Query | None
     since: float
+    wants_br: bool = False
 
 
 @dataclass(slots=True)
@@ -169,7 +171,8 @@ class DhcpRelay:
             (dhcpv6.Option.RELAY_MESSAGE, dhcpv6.wrap(path, message)),
         )
         forwarded = Relayed(Kind.RELAY_FORW, hop_count, link, origin.address, options)
-        exchange = _Exchange(ear, origin.scope, query, time.monotonic())
+        wants_br = message.asks_for(dhcpv6.Option.S46_BR)
+        exchange = _Exchange(ear, origin.scope, query, time.monotonic(), wants_br)
         self._remember(_key([forwarded, *path], message, query), exchange)
         self._last_query = time.time()
         self._send(self._upstream, forwarded.pack(), self.settings.server, dhcpv6.SERVER_PORT)
@@ -231,6 +234,11 @@ class DhcpRelay:
             assert exchange.query is not None
             answer, lease = to_client(answer, exchange.query, self._leases)
             message = _replace_dhcpv4(message, answer)
+            if exchange.wants_br and message.get(dhcpv6.Option.S46_BR) is None:
+                br = self._br_address(exchange.ear) or self.instance.aftr_addresses[0]
+                message = replace(
+                    message, options=(*message.options, (dhcpv6.Option.S46_BR, br.packed))
+                )
         data = dhcpv6.wrap(inner, message)
         port = dhcpv6.SERVER_PORT if inner else dhcpv6.CLIENT_PORT
         ear = exchange.ear

@@ -112,6 +112,22 @@ def test_clients_on_the_link(bench: Bench) -> None:
     assert bench.answer(path, REPLY) == Sent(OWN, REPLY, LWB4, 546)
 
 
+@pytest.mark.parametrize("asked", [ANYCAST, SECOND_BR])
+def test_who_asks_for_the_br_address_is_told(bench: Bench, asked: IPv6Address) -> None:
+    """A client must discard an offer without it (RFC 8539 section 7.1), and Kea has none."""
+    inform = Message(dhcpv4.REQUEST, 9, {53: b"\x08"}).pack()
+    answer = dhcpv6.dhcpv4_response(Message(dhcpv4.REPLY, 9, {53: b"\x05"}).pack())
+    for wanted, more in ((b"\0\x59\0\x5a", ((90, asked.packed),)), (b"\x5a\0", ())):
+        query = dhcpv6.Message(Kind.DHCPV4_QUERY, 0, ((6, wanted), (87, inform)))
+        path = forwarded(bench.hear(query.pack(), LWB4, asked))
+        sent = bench.answer(path, answer.pack())
+        assert sent is not None
+        message = dhcpv6.parse(sent.data)
+        assert isinstance(message, dhcpv6.Message)
+        assert [code for code, _ in message.options] == [87, *(code for code, _ in more)]
+        assert message.options[1:] == more
+
+
 def test_a_relay_in_front(bench: Bench) -> None:
     """It has named the link; the answer goes to its port, with its RELAY-REPL inside."""
     first = Relayed(12, 0, ACCESS, LINK_LOCAL, ((18, b"port 7"), (9, SOLICIT)))
