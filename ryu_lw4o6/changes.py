@@ -22,6 +22,8 @@ from ryu_lw4o6.store import AlreadyStored, OutcomeUnknown, StoreError, StoreUnav
 LOG = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 1.0
+SET_BACK_SECONDS = 2.0
+"""By how much the clock goes back only if somebody sets it."""
 
 
 class StaticBinding(ValueError):
@@ -41,6 +43,7 @@ class Changes:
         self._adoption = adoption
         self._table, self._store = ledger.table, ledger.store
         self._in_doubt: dict[BindingKey, None] = {}  # the store may have other bindings there
+        self._clock = _clock()
 
     def load(self) -> None:
         """Start with what the store has, beside what the table has already. Raises StoreError."""
@@ -241,6 +244,9 @@ class Changes:
                 keys = eventlet.tpool.execute(watch.wait, FOLLOW_SECONDS)
                 told = None if told is None or keys is None else [*told, *keys, *self._in_doubt]
                 self._in_doubt.clear()
+                if self._set_back():
+                    LOG.warning("the clock was set back: looking at all bindings")
+                    told = None
                 with self._ledger.changing:
                     changed = self._sync(told)
             except (StoreError, StoreUnavailable) as error:
@@ -252,6 +258,14 @@ class Changes:
             self._ledger.touch(changed)
             self._ledger.created(b for key in changed if (b := self._table.get(key)) is not None)
             self._ledger.deleted([key for key in changed if key not in self._table], "store")
+
+    def _set_back(self) -> bool:
+        """Whether the clock was set back: what had ended by it has not, and may still be stored."""
+        before, now = self._clock, _clock()
+        set_back = now < before - SET_BACK_SECONDS
+        if set_back or now > before:
+            self._clock = now
+        return set_back
 
     def _sync(self, keys: Sequence[BindingKey] | None) -> list[BindingKey]:
         """Bring the table in line with the store, for these keys or for all; the keys of those
@@ -279,6 +293,11 @@ class Changes:
                     continue  # it belongs to controllers with other prefixes
             changed.append(key)
         return changed
+
+
+def _clock() -> float:
+    """How far the wall clock is ahead of one that nobody sets."""
+    return time.time() - time.monotonic()
 
 
 def _is_static(binding: Binding | None) -> bool:

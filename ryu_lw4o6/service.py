@@ -169,7 +169,8 @@ class Service:
         return None if instance is None else self.by_name[instance.name]
 
     def renew(self, now: float) -> None:
-        """Ask the supporting system about its bindings that are about to expire."""
+        """Ask the supporting system about its bindings that are about to expire at ``now``, Unix
+        time in seconds."""
         if self.validator is None:
             return
         self.validator.recheck(
@@ -177,7 +178,7 @@ class Service:
             for key in self.table.expired(now + RENEW_AHEAD)
             if (binding := self.table.get(key)) is not None
             and binding.origin is Origin.VALIDATED
-            and self._renewing.add(key, now)
+            and self._renewing.add(key, time.monotonic())
         )
 
     def _touch(self, keys: Collection[BindingKey]) -> None:
