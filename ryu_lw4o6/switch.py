@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
-from ryu_lw4o6 import vswitchd
+from ryu_lw4o6 import local_port, vswitchd
 from ryu_lw4o6.core.errors import AdvisedError
 from ryu_lw4o6.core.settings import Datapath, Instance
 from ryu_lw4o6.softwire import shim
+from ryu_lw4o6.softwire.commands import ShimError
 from ryu_lw4o6.softwire.nic import nic_mtu
 
 DEFAULT_CONTROLLER = "tcp:127.0.0.1:6653"
@@ -37,6 +39,14 @@ class Step:
 
     command: tuple[str, ...]
     may_fail: bool = False
+
+
+class Row(NamedTuple):
+    """One thing there is, for people; ``good`` if it is as it should be."""
+
+    what: str
+    state: str
+    good: bool = True
 
 
 def _step(*command: str, may_fail: bool = False) -> Step:
@@ -82,6 +92,12 @@ def build_bridge(instance: Instance, hwaddr: str) -> Iterator[Step]:
     )  # fmt: skip
 
 
+def let_go(bridge: str, nics: Sequence[str]) -> Iterator[Step]:
+    """Take NICs out of the bridge, to be added anew."""
+    for nic in nics:
+        yield _step("ovs-vsctl", f"--timeout={_OVS_SECONDS}", "del-port", bridge, nic)
+
+
 def local_mtu(instance: Instance) -> int:
     """The kernel's datapath checks a packet's GRE form, before the shim makes fragments of it,
     against LOCAL's MTU; the userspace datapath checks nothing."""
@@ -91,17 +107,14 @@ def local_mtu(instance: Instance) -> int:
 
 
 def address_local(instance: Instance) -> Iterator[Step]:
-    """LOCAL owns the lwAFTR's IPv6 addresses: the kernel answers neighbour discovery for them,
-    and Open vSwitch ends tunnels there."""
+    """LOCAL has its addresses, and the way to lwB4s leads through it."""
     bridge = instance.bridge
     # It is a router: others on the link do not tell it where to send (RFC 4861 section 8.2).
     for told in ("accept_ra", "accept_redirects"):
         yield _sysctl(f"ipv6/conf/{bridge}/{told}", "0")
     yield _step("ip", "link", "set", "dev", bridge, "up")
-    yield _step("ip", "addr", "replace", str(instance.ipv6.address), "dev", bridge, "nodad")
-    for address in instance.aftr_addresses:
-        if address != instance.ipv6.address.ip:
-            yield _step("ip", "addr", "replace", f"{address}/128", "dev", bridge, "nodad")
+    for address in local_port.addresses(instance):
+        yield _step("ip", "addr", "replace", str(address), "dev", bridge, "nodad")
     if instance.ipv6.next_hop is not None:
         yield _step(
             "ip", "-6", "route", "replace", "default", "via", str(instance.ipv6.next_hop),
@@ -134,11 +147,13 @@ def up(instance: Instance, controller: str = DEFAULT_CONTROLLER) -> None:
     Raises SwitchSetupError and ShimError.
     """
     _require_database()
+    _require_vswitchd()
     _require_default_route(instance)
     hwaddr = _nic_mac(instance.ipv6.port)
     _nic_mac(instance.ipv4.port)
     _run(prepare_nics(instance))
     shim.attach(instance)
+    _run(let_go(instance.bridge, _unread(instance)))
     _run(build_bridge(instance, hwaddr))
     with contextlib.suppress(OSError):  # a container may not let us; status shows what there is
         vswitchd.prepare(_packet_ports(instance))
@@ -155,6 +170,28 @@ def _packet_ports(instance: Instance) -> list[str]:
     return _nics(instance)
 
 
+def _ports(bridge: str) -> list[str]:
+    return _output("ovs-vsctl", "list-ports", bridge).split()
+
+
+def _unread(instance: Instance) -> list[str]:
+    """NICs in the bridge that ovs-vswitchd does not read: one that was away and has come back is
+    another one to the kernel, which Open vSwitch does not notice."""
+    buffers = _buffers(instance)
+    if buffers is None:
+        return []
+    ports = _ports(instance.bridge)
+    return [nic for nic in _packet_ports(instance) if nic in ports and nic not in buffers]
+
+
+def _buffers(instance: Instance) -> dict[str, int] | None:
+    """The receive buffers of the NICs that ovs-vswitchd reads; None if nobody lets us know."""
+    try:
+        return vswitchd.sizes(_packet_ports(instance))
+    except OSError:
+        return None
+
+
 def down(instance: Instance) -> None:
     """Take everything apart. Raises SwitchSetupError and ShimError."""
     _require_database()
@@ -162,32 +199,43 @@ def down(instance: Instance) -> None:
     shim.detach(instance)
 
 
-def status(instance: Instance) -> list[tuple[str, str]]:
-    """What there is, as (what, state) for people."""
+def status(instance: Instance) -> list[Row]:
+    """What there is."""
     _require_database()
     bridge = instance.bridge
     if bridge not in _output("ovs-vsctl", "list-br").split():
-        return [("bridge", f"{bridge} does not exist; run lw4o6 switch up")]
-    rows = [("bridge", f"{bridge} ({instance.datapath})")]
-    ports = _output("ovs-vsctl", "list-ports", bridge).split()
-    buffers: dict[str, int] = {}
-    with contextlib.suppress(OSError):
-        buffers = vswitchd.sizes(_packet_ports(instance))
-    for port in (*_nics(instance), instance.softwire_port):
-        error = ""
-        if port in ports:
-            error = _output("ovs-vsctl", "get", "interface", port, "error").strip('"[]')
-        state = error or ("up" if port in ports else "MISSING")
-        if port in buffers:
-            state += f", receive buffer {buffers[port] >> 10} KiB"
-        rows.append((f"port {port}", state))
+        return [Row("bridge", f"{bridge} does not exist; run lw4o6 switch up", good=False)]
+    rows = [Row("bridge", f"{bridge} ({instance.datapath})")]
+    # The database goes on saying what ovs-vswitchd has told it last.
+    if not _vswitchd_answers():
+        rows.append(Row("ovs-vswitchd", "DOES NOT ANSWER; the rest may be out of date", good=False))
+    rows += _port_rows(instance)
+    with contextlib.suppress(ShimError):
+        lost = ", ".join(local_port.missing(instance))
+        rows.append(Row("addresses", f"MISSING: {lost}" if lost else "all there", good=not lost))
     controller = _output("ovs-vsctl", "get-controller", bridge)
     connected = _output("ovs-vsctl", "--bare", "--columns=is_connected", "list", "controller")
-    state = "connected" if "true" in connected.split() else "not connected"
-    rows.append(("controller", f"{controller}: {state}" if controller else "none"))
-    found = shim.status(instance)
-    rows.append(("softwire shim", "attached" if found.attached else "NOT ATTACHED"))
-    return rows
+    good = "true" in connected.split()
+    state = f"{controller}: {'connected' if good else 'not connected'}" if controller else "none"
+    rows.append(Row("controller", state, good=good))
+    attached = shim.status(instance).attached
+    state = "attached" if attached else "NOT ATTACHED"
+    return [*rows, Row("softwire shim", state, good=attached)]
+
+
+def _port_rows(instance: Instance) -> Iterator[Row]:
+    ports, unread = _ports(instance.bridge), _unread(instance)
+    buffers = _buffers(instance) or {}
+    for port in (*_nics(instance), instance.softwire_port):
+        error = _output("ovs-vsctl", "get", "interface", port, "error").strip('"[]')
+        if port not in ports:
+            error = "MISSING"
+        elif port in unread and not error:
+            error = "NOT READ by ovs-vswitchd"
+        state = error or "up"
+        if port in buffers:
+            state += f", receive buffer {buffers[port] >> 10} KiB"
+        yield Row(f"port {port}", state, good=not error)
 
 
 def _require_database() -> None:
@@ -204,6 +252,16 @@ def _require_database() -> None:
             f"Open vSwitch does not answer: {done.stderr.strip().splitlines()[-1]}",
             "Start ovsdb-server and ovs-vswitchd, or set OVS_RUNDIR to where they run",
         )
+
+
+def _vswitchd_answers() -> bool:
+    return bool(_output("ovs-appctl", "--timeout=5", "version"))
+
+
+def _require_vswitchd() -> None:
+    """What it is to do is waited for, and half of it would be done when it starts."""
+    if not _vswitchd_answers():
+        raise SwitchSetupError("ovs-vswitchd does not answer", "Start it: ovs-ctl start")
 
 
 def _require_default_route(instance: Instance) -> None:

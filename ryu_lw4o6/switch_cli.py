@@ -46,8 +46,9 @@ def run(args: argparse.Namespace) -> int:
                 print(f"{instance.name}: bridge {instance.bridge} is gone")
             else:
                 print(f"{instance.name}:")
-                for what, state in switch.status(instance):
-                    print(f"  {what:<16} {state}")
+                for row in switch.status(instance):
+                    print(f"  {row.what:<16} {row.state}")
+                    result |= not row.good
         except (switch.SwitchSetupError, ShimError) as error:
             print(f"lw4o6 switch: {instance.name}: {error}", file=sys.stderr)
             result = 1

@@ -32,9 +32,9 @@ from ryu_lw4o6.own_fragments import OwnFragments
 from ryu_lw4o6.path_mtu import Outcome, Paths
 from ryu_lw4o6.provisioning.pcp_server import PcpServer
 from ryu_lw4o6.session import Session, State
+from ryu_lw4o6.setup_watch import SetupWatch
 from ryu_lw4o6.slow_path import SlowPath
 from ryu_lw4o6.softwire.reader import CounterReader
-from ryu_lw4o6.softwire.watch import ShimWatch
 from ryu_lw4o6.unknown import Ask, UnknownTraffic
 
 LOG = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class Switch:
         self.connections = 0
         self.icmp_sent = IcmpSent()
         self.shim = CounterReader(instance)
-        self.shim_watch = ShimWatch(instance, self.changed)
+        self.setup_watch = SetupWatch(instance, self.changed)
         self.slow_path = SlowPath(instance, self._too_big)
         self.own_fragments = OwnFragments(instance, self._tell_sender)
         self.paths = Paths(instance, table)
@@ -198,8 +198,8 @@ class Switch:
         down = session.links_down()
         if down:
             return f"no link on {', '.join(down)}"
-        if self.shim_watch.missing is not None:
-            return f"the softwire shim is gone from {self.shim_watch.missing}"
+        if self.setup_watch.missing is not None:
+            return self.setup_watch.missing
         for _, hop in self._next_hops():
             # Open vSwitch finds that of the IPv6 side by the same answers, and has forgotten it
             # if it is a new one.

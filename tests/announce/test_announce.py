@@ -116,10 +116,13 @@ def test_drain_and_its_end(network: Network) -> None:
     wait_for("it is announced", network.announced)
 
 
-def test_the_shim_is_taken_off(network: Network) -> None:
-    network.rig.ovs("tc", "filter", "del", "dev", "eth6", "egress")
+def test_shim_and_addresses_are_taken_off(network: Network) -> None:
+    network.rig.ovs("sh", "-c", "ip -6 addr flush dev br0; tc filter del dev eth6 egress")
     network.seconds_until("withdrawn")
-    assert network.failover()["obstacle"] == "the softwire shim is gone from eth6 (egress)"
+    assert network.failover()["obstacle"] == (
+        "the softwire shim is gone from eth6 (egress); "
+        "br0 has lost 2001:db8:1::1, 2001:db8:ffff::1, 2001:db8:ffff::2"
+    )
     network.rig.lw4o6("switch", "up")
     wait_for("it is announced", network.announced)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ovs import Ovs
+from tests.support.ovs import Ovs, wait_for
 
 CONFIG = """
 prefixes:
@@ -21,6 +21,7 @@ instances:
     ipv6: {port: eth6, address: "2001:db8:1::1/64", next_hop: "2001:db8:1::fe"}
     ipv4: {port: eth4, address: 198.51.100.1/24, next_hop: 198.51.100.254}
 """
+OF13 = ("-O", "OpenFlow13")
 
 
 @pytest.fixture
@@ -46,6 +47,12 @@ def switch(ovs: Ovs, action: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
     out, error = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, str(out), str(error))
+
+
+def received(ovs: Ovs) -> bool:
+    """Whether Open vSwitch has a frame that somebody sends to eth4."""
+    ovs("sh", "-c", "ping -c 1 -W 0.1 -I p-eth4 198.51.100.9 || true")  # an ARP request
+    return "n_packets=0" not in ovs("ovs-ofctl", *OF13, "dump-flows", "br-lwaftr", "in_port=eth4")
 
 
 def default_routes(ovs: Ovs) -> list[str]:
@@ -84,3 +91,31 @@ def test_a_command_that_fails_is_shown_with_its_reason(ovs: Ovs) -> None:
         "lw4o6 switch: lwaftr1: ip -6 route replace default via 2001:db8:1::fe dev br-lwaftr: "
         "Error: Gateway can not be a local address. Try that command by itself\n"
     )
+
+
+def test_a_nic_that_was_away_is_taken_anew(ovs: Ovs) -> None:
+    assert switch(ovs, "up").returncode == 0
+    ovs("ip", "link", "del", "eth4")
+    ovs("ip", "link", "add", "eth4", "type", "veth", "peer", "name", "p-eth4")
+    for end in ("eth4", "p-eth4"):
+        ovs("ip", "link", "set", end, "up")
+    ovs("ip", "addr", "add", "198.51.100.254/24", "dev", "p-eth4")
+    done = switch(ovs, "status")
+    assert done.returncode == 1
+    assert "port eth4        NOT READ by ovs-vswitchd" in done.stdout
+    assert switch(ovs, "up").returncode == 0
+    ovs("ovs-ofctl", *OF13, "add-flow", "br-lwaftr", "in_port=eth4,actions=drop")
+    wait_for("a frame is received", lambda: received(ovs))
+
+
+def test_an_open_vswitch_that_does_not_run(ovs: Ovs) -> None:
+    assert switch(ovs, "up").returncode == 0
+    ovs("ip", "-6", "addr", "del", "2001:db8:ffff::1/128", "dev", "br-lwaftr")
+    ovs.kill("ovs-vswitchd")
+    done = switch(ovs, "status")
+    assert done.returncode == 1
+    assert "ovs-vswitchd     DOES NOT ANSWER" in done.stdout
+    assert "addresses        MISSING: 2001:db8:ffff::1\n" in done.stdout
+    done = switch(ovs, "up")
+    assert done.returncode == 1
+    assert "ovs-vswitchd does not answer. Start it" in done.stderr

@@ -41,6 +41,7 @@ def test_from_up_to_down(built: Builder) -> None:
     switch = built.run("lwaftr1", "lw4o6", "switch", "status", str(built.lwaftr.config))
     assert "port eth6        up, receive buffer 16384 KiB" in switch.stdout
     assert "softwire shim    attached" in switch.stdout
+    assert switch.returncode == 0  # all is as it should be
     waiting = [
         os.getpriority(os.PRIO_PROCESS, t)
         for t in revalidators(built.lwaftr.pid("ovs-vswitchd") or 0)
