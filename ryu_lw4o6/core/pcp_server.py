@@ -219,7 +219,8 @@ def _ports(
         # Port sets of a PSID offset above 0, which others make, are many ranges: this is one.
         first, size = ranges[0].start, min(wanted.size, len(ranges[0]))
     elif existing is not None:
-        first, size = existing.external_port, 1
+        # A port set stays one, whether its renewal says so or not (RFC 7753 section 4.4.1).
+        first, size = existing.external_port, existing.size
     else:
         taken = {
             m.external_port
@@ -270,9 +271,10 @@ def _granted(
     """The options that were heeded are in the response (RFC 6887 section 7.3)."""
     options = request.options
     port_set = None
-    if options.port_set is not None and made.size > 1:
+    if made.size > 1:
         # Nothing is translated on the way, so this is where the set begins inside, too.
-        port_set = pcp.PortSet(made.size, made.external_port, options.port_set.parity)
+        parity = options.port_set is not None and options.port_set.parity
+        port_set = pcp.PortSet(made.size, made.external_port, parity)
     return Response(
         Opcode.MAP,
         Result.SUCCESS,

@@ -162,6 +162,16 @@ def test_renewal_extends_and_keeps_the_set() -> None:
     assert assigned(server(suggestion, at=3000)) == assigned(first)
 
 
+def test_a_renewal_need_not_say_that_it_is_of_a_port_set() -> None:
+    """RFC 7753 section 4.4.1: it is renewed as one, and told as one."""
+    server = Server()
+    first = server(SET)
+    again = server(map_request(7200), at=60)
+    assert assigned(again) == assigned(first)
+    assert [m.size for m in again.after.mappings] == [1024]
+    assert [m.expires_at for m in again.after.mappings] == [NOW + 60 + 7200]
+
+
 def test_a_binding_that_is_over_but_not_yet_removed_is_had_again() -> None:
     server = Server()
     first = server(SET)
