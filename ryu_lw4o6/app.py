@@ -22,6 +22,7 @@ from ryu.ofproto import ofproto_v1_3
 
 from ryu_lw4o6 import channel, log
 from ryu_lw4o6.context import LwaftrContext
+from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.fatal import fatal
 from ryu_lw4o6.ledger import Outage
 from ryu_lw4o6.store import StoreUnavailable
@@ -35,6 +36,9 @@ it. Python's own 5 ms would make a query of a busy controller ten times as slow.
 COLLECTED_AFTER = 50_000, 20, 100
 """When Python looks for garbage in cycles, of which there is little: by default it would go through
 all bindings again and again while they are made, a fifth of a storm's time."""
+STRANGER_SECONDS = 60.0
+"""How often the log has a switch of nobody's, which tries to connect again and again."""
+_MOST_STRANGERS = 1000
 channel.install()
 log.install()
 
@@ -59,6 +63,7 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
         gc.freeze()  # modules and stored bindings: not to be gone through again and again
         gc.set_threshold(*COLLECTED_AFTER)
         self._service = lwaftr.service
+        self._strangers = Recent(STRANGER_SECONDS, _MOST_STRANGERS)
         hub.spawn(self._expire)
         hub.spawn(self._renew)
         for work in self._service.greenlets():
@@ -80,10 +85,11 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
         switch = self._service.switch(datapath.id)
         if switch is None:
             if event.state == MAIN_DISPATCHER:
-                LOG.error(
-                    "no instance has datapath id %016x (from %s); closing the connection",
-                    datapath.id, datapath.address[0],
-                )  # fmt: skip
+                if self._strangers.add(datapath.id, time.monotonic()):
+                    LOG.error(
+                        "no instance has datapath id %016x (from %s); closing the connection",
+                        datapath.id, datapath.address[0],
+                    )  # fmt: skip
                 datapath.close()
         elif event.state == MAIN_DISPATCHER:
             LOG.info("%s: connected from %s", switch.instance.name, datapath.address[0])

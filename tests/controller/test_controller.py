@@ -307,8 +307,12 @@ def test_an_unknown_datapath_is_turned_away(controller: Controller, ovs: Ovs) ->
     ovs("ovs-vsctl", "add-br", "br1", "--", "set", "bridge", "br1", "datapath_type=netdev",
         "protocols=OpenFlow13", "other-config:datapath-id=00000000000000aa",
         "--", "set-controller", "br1", "tcp:127.0.0.1:6653")  # fmt: skip
+    switch_log = ovs.directory / "vswitchd.log"
+    tried = "br1<->tcp:127.0.0.1:6653: connection closed by peer"
+    wait_for("it has been turned away twice", lambda: switch_log.read_text().count(tried) == 2)
     wait_for("it is named in the log", lambda: "00000000000000aa" in controller.log.read_text())
     assert controller.ready()
+    assert controller.log.read_text().count("no instance has datapath id") == 1  # once a minute
 
 
 def test_open_vswitch_warned_of_nothing(controller: Controller, ovs: Ovs) -> None:
