@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
-from ryu_lw4o6.core.binding import Binding, Prefix
+from ryu_lw4o6.core.binding import Binding, BindingKey, Prefix
 from ryu_lw4o6.core.leases import Leases
 from ryu_lw4o6.core.settings import Instance, Settings
 
@@ -174,9 +174,10 @@ def _shared_networks(settings: Settings, others: tuple[IPv6Address, ...]) -> Ite
         subnets = []
         for prefix in prefixes:
             leases = Leases([prefix])
-            static = (leases.to_server(b.key) for b in settings.bindings)
+            keys = (*(b.key for b in settings.bindings), *_given_by_pcp(settings, prefix))
+            given = (leases.to_server(key) for key in keys)
             network = leases.networks[prefix]
-            pools = free(network, (address for address in static if address is not None))
+            pools = free(network, (address for address in given if address is not None))
             subnets.append(
                 {
                     "id": next(ids),
@@ -186,6 +187,16 @@ def _shared_networks(settings: Settings, others: tuple[IPv6Address, ...]) -> Ite
                 }
             )
         yield {"name": f"lw4o6-{number}", "subnet4": subnets}
+
+
+def _given_by_pcp(settings: Settings, prefix: Prefix) -> Iterator[BindingKey]:
+    """What of a prefix PCP gives out: each mechanism needs its own (RFC 7596 section 7)."""
+    for instance in settings.instances:
+        for part in instance.pcp.pool if instance.pcp is not None else ():
+            if part.prefix == prefix:
+                for number in range(len(part)):
+                    for psid in range(prefix.params.psid_count):
+                        yield BindingKey(part.first + number, psid)
 
 
 def free(
