@@ -8,7 +8,7 @@ from ryu_lw4o6.core.config import load
 from ryu_lw4o6.provisioning import kea_config
 
 CONFIG = """\
-store: sqlite:///bindings.sqlite
+store: sqlite:////var/lib/lw4o6/bindings.sqlite
 prefixes:
   - {prefix: 203.0.113.0/29}
 bindings:
