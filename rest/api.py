@@ -81,7 +81,9 @@ class Api:
     # --- bindings -------------------------------------------------------------------------------
 
     def index(self, call: Call) -> Answer:
-        links = {route.path: route.summary for route in ROUTES if route.method == "GET"}
+        links: dict[str, str] = {}
+        for route in ROUTES:
+            links.setdefault(route.path, route.summary)
         return Answer({"name": "ryu-lw4o6", "version": __version__, "links": links})
 
     def list(self, call: Call) -> Answer:

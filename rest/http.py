@@ -15,6 +15,7 @@ from ryu_lw4o6.core.settings import RestSettings
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
+EVENT_STREAM = "text/event-stream"
 
 BODY_SECONDS = 30
 """How long a client may take to send a body."""

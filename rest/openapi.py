@@ -48,7 +48,7 @@ def _operation(route: Route) -> dict[str, Any]:
         ],
         "responses": {
             str(status): {"description": HTTPStatus(status).phrase}
-            | ({"content": {JSON: {"schema": _schema(name)}}} if name else {})
+            | ({"content": {route.media: {"schema": _schema(name)}}} if name else {})
             for status, name in route.answers.items()
         }
         | {
@@ -218,6 +218,7 @@ SCHEMAS: dict[str, Any] = {
             ),
         }
     ),
+    "EventStream": _TEXT | {"description": "server-sent events; the data of each is an event"},
     "Index": _object({"name": _TEXT, "version": _TEXT, "links": {"type": "object"}}),
     "OpenApi": {"type": "object"},
     "Problem": _object(

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from rest import values
-from rest.http import Problem
+from rest.http import EVENT_STREAM, JSON, Problem
 from rest.values import Bad, shown
 from ryu_lw4o6.core.binding import Origin
 from ryu_lw4o6.events import KINDS
@@ -74,8 +74,8 @@ PARAMETERS: dict[str, Parameter] = {
 @dataclass(frozen=True, slots=True)
 class Route:
     """``handler`` names a method of Api. ``answers`` gives, by status, what comes back, as the
-    name of a schema; every status that is not listed is a problem. ``body`` is the schema of
-    what is sent."""
+    name of a schema, in the form ``media``; every status that is not listed is a problem. ``body``
+    is the schema of what is sent."""
 
     method: str
     path: str
@@ -84,6 +84,7 @@ class Route:
     answers: Mapping[int, str | None]
     query: tuple[str, ...] = ()
     body: str | None = None
+    media: str = JSON
     pattern: re.Pattern[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -152,8 +153,8 @@ ROUTES = (
         ("since", "type", "limit"),
     ),
     Route(
-        "GET", "/v1/events/stream", "stream", "What happens, as server-sent events", {200: None},
-        ("since", "type"),
+        "GET", "/v1/events/stream", "stream", "What happens, as server-sent events",
+        {200: "EventStream"}, ("since", "type"), media=EVENT_STREAM,
     ),
     Route("GET", "/v1/counters", "counters", "The counters of every switch", {200: "AllCounters"}),
     Route(

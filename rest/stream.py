@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from rest.http import Environ, StartResponse
+from rest.http import EVENT_STREAM, Environ, StartResponse
 from ryu_lw4o6.events import Events
 
 KEEP_ALIVE_SECONDS = 15.0
@@ -31,9 +31,7 @@ class Stream:
         last = environ.get("HTTP_LAST_EVENT_ID", "")
         if last.isascii() and last.isdecimal() and len(last) < 16:
             self._since = int(last)
-        start_response(
-            "200 OK", [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store")]
-        )
+        start_response("200 OK", [("Content-Type", EVENT_STREAM), ("Cache-Control", "no-store")])
         return [] if environ.get("REQUEST_METHOD") == "HEAD" else self._lines()
 
     def _lines(self) -> Iterator[bytes]:

@@ -46,6 +46,8 @@ def test_every_route_answers_as_documented(client: Client) -> None:
 
 def test_the_document_is_served(client: Client) -> None:
     assert client.get("/v1/openapi.json").json == DOCUMENT
+    # The index has what can only be posted to, too.
+    assert client.get("/v1").json["links"].keys() == DOCUMENT["paths"].keys()
 
 
 def test_switches_and_counters_by_name(client: Client, service: MemoryService) -> None:
