@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -25,6 +26,7 @@ from topo.nodes import LabError, wait_for
 from topo.plan import ANYCAST, MOST_SUBSCRIBERS, SUBSCRIBERS, Lab, subscribers
 from topo.provisioning import Provisioning
 
+DEFAULT_NAME = "lw4o6"
 _E = TypeVar("_E", bound=StrEnum)
 
 
@@ -54,7 +56,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="lw4o6-lab",
         description="lwAFTRs, subscribers and an Internet host, in network namespaces.",
     )
-    parser.add_argument("--name", default="lw4o6", help="name of the lab (default: %(default)s)")
+    parser.add_argument(
+        "--name", type=_name, default=DEFAULT_NAME,
+        help="name of the lab: letters, digits and dashes (default: %(default)s)",
+    )  # fmt: skip
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, function, text in (
         ("up", _up, "build the lab; safe to run again"),
@@ -114,6 +119,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _name(text: str) -> str:
+    """It becomes a part of paths and of names of namespaces."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,39}", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name of a lab; use up to 40 letters, digits and dashes"
+        )
+    return text
+
+
+def _command(args: argparse.Namespace) -> str:
+    """How to call this program for the same lab."""
+    return "lw4o6-lab" if args.name == DEFAULT_NAME else f"lw4o6-lab --name {args.name}"
+
+
 def _one_of(kind: type[_E]) -> Callable[[str], _E]:
     """The enumeration itself as ``type`` would not say what there is to choose from."""
 
@@ -127,32 +146,40 @@ def _one_of(kind: type[_E]) -> Callable[[str], _E]:
     return read
 
 
+_PAIR = {
+    "mode": Mode.ACTIVE_BACKUP, "mechanism": Failover.DATA_PACKET, "store": Shared.NONE,
+    "own_pools": False,
+}  # fmt: skip
+"""Options of two lwAFTRs, and what is meant without them."""
+
+
 def _add_failover(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--subscribers", type=int, choices=range(1, MOST_SUBSCRIBERS + 1), metavar="N",
+        default=len(SUBSCRIBERS), help=f"1 to {MOST_SUBSCRIBERS} (default: %(default)s)",
+    )  # fmt: skip
     command.add_argument(
         "--failover", action="store_true",
         help="two lwAFTRs behind one anycast address, and routers that speak BGP",
     )  # fmt: skip
     group = command.add_argument_group("with --failover")
     group.add_argument(
-        "--mode", type=_one_of(Mode), choices=list(Mode), default=Mode.ACTIVE_BACKUP,
+        "--mode", type=_one_of(Mode), choices=list(Mode),
         help="who has the traffic while both live (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--mechanism", type=_one_of(Failover), choices=list(Failover), default=Failover.DATA_PACKET,
+        "--mechanism", type=_one_of(Failover), choices=list(Failover),
         help="what they do about packets without a binding (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--store", type=_one_of(Shared), choices=list(Shared), default=Shared.NONE,
+        "--store", type=_one_of(Shared), choices=list(Shared),
         help="what they share: a PostgreSQL store, so that each knows the other's bindings, or "
         "none (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
         "--own-pools", action="store_true", help="each lwAFTR has IPv4 prefixes of its own"
     )
-    group.add_argument(
-        "--subscribers", type=int, choices=range(1, MOST_SUBSCRIBERS + 1), metavar="N",
-        default=len(SUBSCRIBERS), help=f"1 to {MOST_SUBSCRIBERS} (default: %(default)s)",
-    )  # fmt: skip
+    command.set_defaults(**_PAIR)
 
 
 def _up(args: argparse.Namespace) -> int:
@@ -162,22 +189,23 @@ def _up(args: argparse.Namespace) -> int:
         provisioning = args.provisioning or fitting(args.mechanism, args.store)
         lab = _checked(*common, provisioning, args.mode, args.mechanism, args.store, args.own_pools)
     else:
+        for name, default in _PAIR.items():
+            if getattr(args, name) != default:
+                raise LabError(f"--{name.replace('_', '-')} goes with --failover")
         lab = Lab(*common, args.provisioning or Provisioning.STATIC)
     older = standing(lab.name)
     if older is not None and older.lab != lab and older.exists():
         if older.healthy():
-            raise LabError(f"{lab.name} is up as another lab; first run: lw4o6-lab down")
+            raise LabError(f"{lab.name} is up as another lab; first run: {_command(args)} down")
         older.down()
     builder = builder_of(lab)
     builder.up(lambda text: print(f"  {text}", flush=True))
     print(f"lab {lab.name} is up ({time.monotonic() - started:.0f} s). Try:")
-    print("  lw4o6-lab status")
-    print("  lw4o6-lab shell host2 ping 198.18.0.80")
-    print("  lw4o6-lab rest GET /v1/bindings")
+    tries = ["status", "shell host2 ping 198.18.0.80", "rest GET /v1/bindings", "down"]
     if args.failover:
-        print("  lw4o6-lab fail primary --how kill")
-        print("  lw4o6-lab recover primary")
-    print("  lw4o6-lab down")
+        tries[-1:-1] = ["fail primary --how kill", "recover primary"]
+    for what in tries:
+        print(f"  {_command(args)} {what}")
     return 0
 
 
@@ -204,14 +232,16 @@ def _demo(args: argparse.Namespace) -> int:
 def _standing(args: argparse.Namespace) -> Builder:
     builder = standing(args.name)
     if builder is None or not builder.exists():
-        raise LabError("the lab is not up; run lw4o6-lab up")
+        raise LabError(f"the lab is not up; run {_command(args)} up")
     return builder
 
 
 def _failover_lab(args: argparse.Namespace) -> FailoverBuilder:
     builder = _standing(args)
     if not isinstance(builder, FailoverBuilder):
-        raise LabError("this lab has one lwAFTR only; run lw4o6-lab down, lw4o6-lab up --failover")
+        raise LabError(
+            f"this lab has one lwAFTR only; run {_command(args)} down, then up --failover"
+        )
     return builder
 
 

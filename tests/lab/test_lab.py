@@ -10,6 +10,7 @@ import pytest
 from ryu_lw4o6.vswitchd import revalidators
 from tests.lab.commands import NAME, lab, left
 from topo.build import Builder
+from topo.cli import main
 from topo.nodes import wait_for
 from topo.plan import SERVER, Lab
 
@@ -50,7 +51,16 @@ def test_from_up_to_down(built: Builder) -> None:
     assert lab("down").stdout == f"lab {NAME} is down\n"
     assert left() == []
     assert lab("down").stdout == f"lab {NAME} is not there\n"
-    assert "the lab is not up; run lw4o6-lab up" in lab("status").stderr
+    assert f"the lab is not up; run lw4o6-lab --name {NAME} up" in lab("status").stderr
+
+
+def test_what_is_no_name_and_does_not_go_together() -> None:
+    for name in ("", "..", "a/b", "a b", "x" * 41):
+        with pytest.raises(SystemExit):
+            main(["--name", name, "status"])
+    done = lab("up", "--mode", "active-active")
+    assert done.returncode == 1
+    assert done.stderr == "lw4o6-lab: --mode goes with --failover\n"
 
 
 def test_a_broken_lab_is_built_anew(built: Builder) -> None:
