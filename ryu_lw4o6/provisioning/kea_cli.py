@@ -34,7 +34,7 @@ def register(subparsers: Any) -> None:
         "--interface", default=default.interface, help="that relays reach it by (%(default)s)"
     )
     parser.add_argument(
-        "--lease-seconds", type=int, default=default.lease_seconds, metavar="N",
+        "--lease-seconds", type=_lease_seconds, default=default.lease_seconds, metavar="N",
         help="how long leases last (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
@@ -49,11 +49,21 @@ def register(subparsers: Any) -> None:
     parser.set_defaults(func=run)
 
 
+def _lease_seconds(text: str) -> int:
+    """DHCP counts in 32 bits, and the largest number means that there is no end."""
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"{text!r} is out of range; use 1 to {2**32 - 1}")
+    return int(text)
+
+
 def run(args: argparse.Namespace) -> int:
     settings = read(args.file)
     server = KeaServer(args.interface, lease_seconds=args.lease_seconds, relays=tuple(args.relay))
     if not any(instance.dhcp for instance in settings.instances):
         print(f"{args.file}: no instance has dhcp. Add dhcp: {{server: ...}}", file=sys.stderr)
+        return 1
+    if args.softwire and args.service != "dhcp6":
+        print(f"--softwire: goes with dhcp6, not with {args.service}", file=sys.stderr)
         return 1
     try:
         softwires = _softwires(args.softwire, settings)
@@ -80,7 +90,9 @@ def _softwires(given: Sequence[str], settings: Settings) -> dict[str, Binding]:
             bytes.fromhex(duid.replace(":", ""))
             key = BindingKey(IPv4Address(ipv4), int(psid or 0))
         except ValueError:
-            raise ValueError(f"{text!r} is not DUID=IPV4/PSID") from None
+            raise ValueError(
+                f"{text!r} is not DUID=IPV4/PSID, such as 00:03:00:01:02:00:00:00:00:b4=192.0.2.1/3"
+            ) from None
         if key not in by_key:
             raise ValueError(f"{key} is no static binding of the configuration")
         found[duid] = by_key[key]

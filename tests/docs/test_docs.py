@@ -31,6 +31,7 @@ from topo.lwb4.refusal import Verdict
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLE = ROOT / "docs/examples/lw4o6.yaml"
+DHCP_EXAMPLE = ROOT / "docs/examples/dhcp.yaml"
 
 
 def page(name: str) -> str:
@@ -159,7 +160,7 @@ def test_the_example_for_kea_is_what_the_command_prints(
         "--softwire",
         "00:03:00:01:02:00:00:00:00:b4=192.0.2.1/3",
     ]
-    assert cli.main(["kea-config", str(ROOT / "docs/examples/dhcp.yaml"), service, *options]) == 0
+    assert cli.main(["kea-config", str(DHCP_EXAMPLE), service, *options]) == 0
     printed = capsys.readouterr().out
     assert printed == example.read_text()
     here = tmp_path / "kea.json"
@@ -191,7 +192,22 @@ def test_the_example_for_kea_is_what_the_command_prints(
 def test_kea_config_says_what_is_wrong(
     options: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["kea-config", str(ROOT / "docs/examples/dhcp.yaml"), "dhcp6", *options]) == 1
+    assert cli.main(["kea-config", str(DHCP_EXAMPLE), "dhcp6", *options]) == 1
     assert said in capsys.readouterr().err
     assert cli.main(["kea-config", str(EXAMPLE), "dhcp4"]) == 1
     assert "no instance has dhcp" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "4294967296", "1h"])
+def test_kea_config_takes_no_such_lease_time(
+    seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["kea-config", str(DHCP_EXAMPLE), "dhcp4", f"--lease-seconds={seconds}"])
+    assert "use 1 to 4294967295" in capsys.readouterr().err
+
+
+def test_kea_config_tells_no_softwire_to_dhcp4(capsys: pytest.CaptureFixture[str]) -> None:
+    softwire = "--softwire=00:03:00:01:02:00:00:00:00:b4=192.0.2.1/3"
+    assert cli.main(["kea-config", str(DHCP_EXAMPLE), "dhcp4", softwire]) == 1
+    assert "goes with dhcp6, not with dhcp4" in capsys.readouterr().err
