@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from ryu_lw4o6.core.binding import Binding, BindingKey
-from ryu_lw4o6.store import schema
+from ryu_lw4o6.store import connecting, schema
 from ryu_lw4o6.store.errors import AlreadyStored, Guard, OtherStore, StoreError, Unconfirmed
 from ryu_lw4o6.store.schema import (
     BINDINGS,
@@ -70,11 +70,11 @@ class Store:
         self._clock_told = False
         self._id: str | None = None
         self._file: tuple[int, int] | None = None
-        sa.event.listen(self._engine, "connect", _durable if self._sqlite else self._sign)
+        sa.event.listen(self._engine, "connect", connecting.durable if self._sqlite else self._sign)
         self._reader = self._quick_engine = self._engine
         if self._sqlite:
             self._quick_engine = self._create_engine()
-            sa.event.listen(self._quick_engine, "connect", _quick)
+            sa.event.listen(self._quick_engine, "connect", connecting.quick)
         else:
             # A query is one round trip: nothing asks before whether the server is there, or after
             # it for the end of a transaction.
@@ -138,10 +138,9 @@ class Store:
             tables.create_all(connection)
 
     def _create_engine(self, **options: Any) -> sa.Engine:
-        defaults: dict[str, Any] = {"pool_pre_ping": True}
-        if self._sqlite:
-            defaults = {"connect_args": {"timeout": _BUSY_SECONDS}}
-        return sa.create_engine(self._url, **defaults | options)
+        defaults: dict[str, Any] = {"pool_pre_ping": not self._sqlite}
+        arguments = connecting.arguments(self._url, _BUSY_SECONDS)
+        return sa.create_engine(self._url, connect_args=arguments, **defaults | options)
 
     def load(self) -> Loaded:
         """Every binding in the store."""
@@ -372,18 +371,6 @@ def _inode(path: str | None) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _durable(connection: Any, _record: Any) -> None:
-    """Every new SQLite connection: readers never wait, and a commit is on disk when it returns."""
-    connection.execute("pragma journal_mode=wal")
-    connection.execute("pragma synchronous=full")
-
-
-def _quick(connection: Any, _record: Any) -> None:
-    """The same, but a commit is on its way to the disk."""
-    connection.execute("pragma journal_mode=wal")
-    connection.execute("pragma synchronous=normal")
 
 
 def _or_update(statement: Any, may_replace: Callable[[Any], Any] | None = None) -> Any:

@@ -18,7 +18,7 @@ from ryu_lw4o6.events import Events
 from ryu_lw4o6.ledger import Ledger
 from ryu_lw4o6.store import OutcomeUnknown, Store, StoreError
 from tests.rules.samples import BINDINGS, PREFIXES
-from tests.support.postgres import Postgres, Way
+from tests.support.postgres import Postgres, Way, listener_in
 
 ONE, TWO, THREE = BINDINGS[:3]
 
@@ -77,8 +77,8 @@ def test_what_could_not_be_followed_is_followed_later(
 def test_a_change_whose_commit_nobody_answers_for(
     stores: tuple[Store, Store], postgres: Postgres, tmp_path: Path
 ) -> None:
-    way = Way(postgres, tmp_path)
-    store, others = Store(way.url), stores[1]
+    way = Way(postgres, listener_in(tmp_path))
+    store, others = Store(postgres.url_at(tmp_path)), stores[1]
     table = BindingTable(PREFIXES)
     ledger = Ledger(table, store, Events(), lambda keys: None)
     changes = Changes(ledger, Adoption(ledger, own_answers=True))

@@ -38,11 +38,11 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        return self.url_by(self._directory)
+        return self.url_at(self._directory)
 
-    def url_by(self, directory: Path) -> str:
-        """The URL of the database by a socket in this directory."""
-        return f"postgresql+psycopg://{USER}@/lw4o6?host={directory}"
+    def url_at(self, host: object) -> str:
+        """The URL of the database at an address, or at the socket in a directory."""
+        return f"postgresql+psycopg://{USER}@/lw4o6?host={host}"
 
     def start(self) -> None:
         """Start the server and wait until it takes connections."""
@@ -106,17 +106,22 @@ class Postgres:
         )  # fmt: skip
 
 
-class Way:
-    """A way to a server, by a socket in ``directory``. When the next commit ``is_lost``, the server
-    does it, and the connection breaks instead of bringing its answer."""
+def listener_in(directory: Path) -> socket.socket:
+    """Where the database's library looks for a server that is said to be in this directory."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(directory / _SOCKET))
+    listener.listen()
+    return listener
 
-    def __init__(self, server: Postgres, directory: Path) -> None:
-        self.url = server.url_by(directory)
+
+class Way:
+    """Another way to a server. When the next commit ``is_lost``, the server does it, and the
+    connection breaks instead of bringing its answer."""
+
+    def __init__(self, server: Postgres, listener: socket.socket) -> None:
         self.is_lost = False
         self._target = str(server.directory / _SOCKET)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(directory / _SOCKET))
-        self._listener.listen()
+        self._listener = listener
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
