@@ -53,7 +53,7 @@ class Drop(enum.StrEnum):
     SOFTWIRE_ADDRESS = "softwire_address"  # of the lwB4: unknown, or not believed
     NO_LEASE = "no_lease"  # released or declined without saying which port set
     NOT_THE_SERVER = "not_the_server"  # a server's message from somebody else
-    UNASKED = "unasked"  # a server's message that nobody waits for
+    UNASKED = "unasked"  # a server's DHCPv4 that nobody waits for
     NOT_OURS = "not_ours"  # the server leases an address that stands for none of ours
     NO_PORT_SETS = "no_port_sets"  # a shared address for an lwB4 that knows none
     NOT_APPLIED = "not_applied"  # neither store nor switch took the binding in time

@@ -43,6 +43,7 @@ class Kind(enum.IntEnum):
     DHCPV4_RESPONSE = 21
 
 
+_KINDS = frozenset(map(int, Kind))
 FROM_SERVERS = frozenset(
     {Kind.ADVERTISE, Kind.REPLY, Kind.RECONFIGURE, Kind.RELAY_REPL, Kind.DHCPV4_RESPONSE}
 )
@@ -80,14 +81,17 @@ _CHECKED = frozenset(
 @dataclass(frozen=True, slots=True)
 class Message:
     """What a client or server says. ``word`` is the 24 bits after the type: the transaction id,
-    or the flags of DHCPV4-QUERY and DHCPV4-RESPONSE."""
+    or the flags of DHCPV4-QUERY and DHCPV4-RESPONSE. ``rest`` is what follows if the type is none
+    of ``Kind``: it is passed on as it came."""
 
     kind: int
     word: int
     options: Options
+    rest: bytes = b""
 
     def pack(self) -> bytes:
-        return struct.pack("!I", self.kind << 24 | self.word) + _pack(self.options)
+        head = struct.pack("!I", self.kind << 24 | self.word)
+        return head + _pack(self.options) + self.rest
 
     def get(self, code: int) -> bytes | None:
         """The value of an option, the first if there are several."""
@@ -166,10 +170,13 @@ def parse(data: bytes) -> Message | Relayed:
         _expect_one(options, Option.RELAY_MESSAGE)
         link, peer = IPv6Address(data[2:18]), IPv6Address(data[18:34])
         return Relayed(kind, data[1], link, peer, options)
+    word = int.from_bytes(data[1:4], "big")
+    if kind not in _KINDS:
+        return Message(kind, word, (), data[4:])
     options = _parse(data, 4)
     if kind in (Kind.DHCPV4_QUERY, Kind.DHCPV4_RESPONSE):
         _expect_one(options, Option.DHCPV4_MESSAGE)
-    return Message(kind, int.from_bytes(data[1:4], "big"), options)
+    return Message(kind, word, options)
 
 
 def unwrap(data: bytes) -> tuple[list[Relayed], Message]:

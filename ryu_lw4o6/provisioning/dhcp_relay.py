@@ -214,21 +214,18 @@ class DhcpRelay:
     # --- and back ---------------------------------------------------------------------------------
 
     def _from_server(self, path: list[Relayed], message: Message) -> None:
-        if message.kind not in dhcpv6.FROM_SERVERS:
-            raise Dropped(Drop.WRONG_KIND)
         self._last_answer = time.time()
         reply, inner = path[0], path[1:]
-        if message.kind == Kind.RECONFIGURE:  # nobody has asked for it (RFC 8415 section 18.3.11)
-            exchange, answer = _Exchange(self._own, 0, None, 0.0), None
-        else:
-            answer = None
-            if message.kind == Kind.DHCPV4_RESPONSE:
-                answer = dhcpv4.Message.parse(message.dhcpv4 or b"")
-            key = _key(path, message, answer)
-            found = self._exchanges.get(key)
-            if found is None or found.since < time.monotonic() - EXCHANGE_SECONDS:
+        answer = None
+        if message.kind == Kind.DHCPV4_RESPONSE:
+            answer = dhcpv4.Message.parse(message.dhcpv4 or b"")
+        key = _key(path, message, answer)
+        exchange = self._exchanges.get(key)
+        if exchange is None or exchange.since < time.monotonic() - EXCHANGE_SECONDS:
+            if answer is not None:
                 raise Dropped(Drop.UNASKED)
-            exchange = found
+            # Whatever it is, it is relayed (RFC 8415 section 19.2): RECONFIGURE, for one.
+            exchange = _Exchange(self._group, self._group.scope, None, 0.0)
         lease = None
         if answer is not None:
             assert exchange.query is not None

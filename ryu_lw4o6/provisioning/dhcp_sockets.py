@@ -57,6 +57,11 @@ class Ear:
     def open(self) -> bool:
         return self._socket is not None
 
+    @property
+    def scope(self) -> int:
+        """The index of the interface that it listens on, 0 for any."""
+        return self._index
+
     def send(self, data: bytes, address: IPv6Address, port: int, scope: int = 0) -> bool:
         """Whether the datagram was sent. Never waits."""
         sock = self._socket

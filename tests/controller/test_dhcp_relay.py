@@ -150,29 +150,35 @@ def test_a_relay_that_nobody_knows(bench: Bench) -> None:
 
 
 def test_message_types_of_the_future_are_relayed(bench: Bench) -> None:
-    """RFC 7283 section 4."""
-    assert forwarded(bench.hear(bytes.fromhex("c8 000001"), LWB4))[0].message[0] == 0xC8
+    """RFC 7283 section 4, and back: whatever they hold, which need not be options."""
+    future = bytes.fromhex("c8 000001 ff")
+    assert forwarded(bench.hear(future, LWB4))[0].message == future
 
 
-def test_a_server_may_speak_first(bench: Bench) -> None:
-    """RECONFIGURE (RFC 8415 section 18.3.11); nothing else."""
+@pytest.mark.parametrize("first", ["0a 000000", "c9 000002 ff", "07 654321"])
+def test_a_server_may_speak_first(bench: Bench, first: str) -> None:
+    """RECONFIGURE (RFC 8415 section 18.3.11), or whatever it may be (section 19.2)."""
     path = [Relayed(12, 0, OWN, LWB4, ((9, b""),))]
-    reconfigure = bytes.fromhex("0a 000000")
-    assert bench.answer(path, reconfigure) == Sent(OWN, reconfigure, LWB4, 546)
-    assert bench.answer(path, REPLY) is None
-    assert bench.relay.dropped == {Drop.UNASKED: 1}
+    assert bench.answer(path, bytes.fromhex(first)) == Sent(OWN, bytes.fromhex(first), LWB4, 546)
+    link = [Relayed(12, 0, OWN, LINK_LOCAL, ((9, b""),))]
+    sent = bench.answer(link, bytes.fromhex(first))
+    assert sent is not None
+    assert (sent.by, sent.to) == (dhcpv6.ALL_RELAYS_AND_SERVERS, LINK_LOCAL)
 
 
-def test_answers_are_waited_for_as_long_as_there_is_room(
+def test_dhcpv4_is_answered_as_long_as_there_is_room(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It takes the question to say which lwB4 may have what."""
+    inform = dhcpv6.dhcpv4_query(Message(dhcpv4.REQUEST, 9, {53: b"\x08"}).pack()).pack()
+    reply = dhcpv6.dhcpv4_response(Message(dhcpv4.REPLY, 9, {53: b"\x05"}).pack()).pack()
     monkeypatch.setattr(dhcp_relay, "MOST_EXCHANGES", 2)
-    paths = [forwarded(bench.hear(SOLICIT, LWB4 + n)) for n in range(3)]
-    assert bench.answer(paths[0], REPLY) is None
-    assert bench.answer(paths[1], REPLY)
-    assert bench.answer(paths[2], REPLY)
+    paths = [forwarded(bench.hear(inform, LWB4 + n)) for n in range(3)]
+    assert bench.answer(paths[0], reply) is None
+    assert bench.answer(paths[1], reply)
+    assert bench.answer(paths[2], reply)
     monkeypatch.setattr(dhcp_relay, "EXCHANGE_SECONDS", -1.0)
-    assert bench.answer(paths[2], REPLY) is None
+    assert bench.answer(paths[2], reply) is None
     assert bench.relay.dropped == {Drop.UNASKED: 2}
 
 

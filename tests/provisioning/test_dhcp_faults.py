@@ -35,7 +35,7 @@ def query(message: dhcpv4.Message) -> bytes:
 HOSTILE = [
     (b"", Drop.MALFORMED),
     (b"\x14", Drop.MALFORMED),
-    (b"\xff" * 1400, Drop.MALFORMED),
+    (b"\x01" + b"\xff" * 1400, Drop.MALFORMED),
     (QUERY.pack()[:-1], Drop.MALFORMED),
     (dhcpv6.dhcpv4_query(b"").pack(), Drop.MALFORMED),
     (dhcpv6.dhcpv4_query(DISCOVER.pack()[:-1]).pack(), Drop.MALFORMED),
