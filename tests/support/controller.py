@@ -50,9 +50,17 @@ class Controller:
                 stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
 
+    def launch(self, *options: str) -> None:
+        """Start it, without waiting for anything."""
+        self._process = self.spawn(*options)
+
     def start(self, *options: str) -> None:
         """Start it and wait until its switch is ready."""
-        self._process = self.spawn(*options)
+        self.launch(*options)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until its switch is ready."""
         wait_for("it listens", lambda: ":6653 " in self.ovs("ss", "-Hltn"), 30)
         self.ovs.reconnect("br0")
         wait_for("the switch is ready", self.ready, 30)

@@ -99,6 +99,9 @@ class Rig:
             self.ovs = Ovs()
             self._exits.callback(self.ovs.stop)
             self.controller = Controller(self.ovs, config)
+            # It takes a second or two to start: beside what else is to be done.
+            self._exits.callback(self.controller.kill)
+            self.controller.launch()
             self._vlans = vlans
             self.wire6 = self._wire("6", NIC6, ROUTER6, NEXT_HOP6 + "/64", vlans[0], stick)
             if stick:
@@ -109,8 +112,7 @@ class Rig:
             self.ovs("ovs-vsctl", "--no-wait", "set", "Open_vSwitch", ".",
                      "other_config:max-revalidator=100")  # fmt: skip
             self.lw4o6("switch", "up")
-            self._exits.callback(self.controller.kill)
-            self.controller.start()
+            self.controller.wait()
             if resolved:
                 wait_for("both next hops are known", self.neighbours_known)
         except BaseException:
