@@ -34,7 +34,7 @@ def namespace() -> Iterator[str]:
 @contextlib.contextmanager
 def inside(name: str) -> Iterator[None]:
     """Let this thread, and the processes it starts, live in a network namespace."""
-    home = os.open("/proc/self/ns/net", os.O_RDONLY)
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     target = os.open(f"/run/netns/{name}", os.O_RDONLY)
     try:
         _set(target)
