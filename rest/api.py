@@ -22,7 +22,7 @@ from rest.stream import MAX_STREAMS, Stream
 from rest.values import Bad
 from ryu_lw4o6 import __version__
 from ryu_lw4o6.changes import StaticBinding
-from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, Origin, UnknownPrefix
+from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, UnknownPrefix, is_static
 from ryu_lw4o6.service import SwitchState
 
 _PER_TURN = 500
@@ -287,8 +287,7 @@ class Api:
         return binding
 
     def _check_changeable(self, key: BindingKey, errors: Errors) -> bool:
-        existing = self._service.table.get(key)
-        if existing is None or existing.origin is not Origin.STATIC:
+        if not is_static(self._service.table.get(key)):
             return True
         errors.add("", Bad(str(StaticBinding(key)), "Change it there"))
         return False

@@ -14,7 +14,7 @@ from itertools import islice
 
 from ryu.lib import hub
 
-from ryu_lw4o6.core.binding import Binding, BindingKey, Origin
+from ryu_lw4o6.core.binding import Binding, BindingKey, Origin, is_static
 from ryu_lw4o6.ledger import AGAIN_SECONDS, Ledger, Outage, in_store
 from ryu_lw4o6.store import StoreError, StoreUnavailable
 from ryu_lw4o6.threads import threading
@@ -54,7 +54,7 @@ class Adoption:
         for binding in bindings:
             key = binding.key
             old = table.get(key)
-            if old == binding or (old is not None and old.origin is Origin.STATIC):
+            if old == binding or is_static(old):
                 continue
             try:
                 table.replace(binding)

@@ -15,7 +15,14 @@ import eventlet.tpool
 from ryu.lib import hub
 
 from ryu_lw4o6.adoption import Adoption
-from ryu_lw4o6.core.binding import Binding, BindingConflict, BindingKey, BindingTable, Origin
+from ryu_lw4o6.core.binding import (
+    Binding,
+    BindingConflict,
+    BindingKey,
+    BindingTable,
+    all_changed,
+    is_static,
+)
 from ryu_lw4o6.ledger import AGAIN_SECONDS, Ledger, Outage, in_store
 from ryu_lw4o6.store import AlreadyStored, OutcomeUnknown, StoreError, StoreUnavailable
 
@@ -198,7 +205,7 @@ class Changes:
         )  # fmt: skip
 
     def _changeable(self, key: BindingKey) -> None:
-        if _is_static(self._table.get(key)):
+        if is_static(self._table.get(key)):
             raise StaticBinding(key)
 
     def expire(self, now: float) -> list[BindingKey]:
@@ -242,7 +249,7 @@ class Changes:
         while True:
             try:
                 keys = eventlet.tpool.execute(watch.wait, FOLLOW_SECONDS)
-                told = None if told is None or keys is None else [*told, *keys, *self._in_doubt]
+                told = all_changed(all_changed(told, keys), self._in_doubt)
                 self._in_doubt.clear()
                 if self._set_back():
                     LOG.warning("the clock was set back: looking at all bindings")
@@ -282,7 +289,7 @@ class Changes:
         changed = []
         for key in dict.fromkeys(keys):
             existing, binding = self._table.get(key), right.get(key)
-            if existing == binding or _is_static(existing) or self._adoption.awaits(key, binding):
+            if existing == binding or is_static(existing) or self._adoption.awaits(key, binding):
                 continue
             if binding is None:
                 self._table.remove(key)
@@ -298,7 +305,3 @@ class Changes:
 def _clock() -> float:
     """How far the wall clock is ahead of one that nobody sets."""
     return time.time() - time.monotonic()
-
-
-def _is_static(binding: Binding | None) -> bool:
-    return binding is not None and binding.origin is Origin.STATIC

@@ -20,7 +20,7 @@ from ryu.lib import hub
 from openflow_rules import encode
 from openflow_rules.tables import QUIET_SECONDS, Table
 from ryu_lw4o6.core import icmp
-from ryu_lw4o6.core.binding import BindingKey, BindingTable, Origin
+from ryu_lw4o6.core.binding import BindingKey, BindingTable, is_static
 from ryu_lw4o6.core.failover import Outcome, Question
 from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Instance
@@ -148,7 +148,7 @@ class UnknownTraffic:
                 if sent_on and not self._restore(question):
                     return Outcome.UNAVAILABLE
                 return Outcome.ACCEPTED  # the packet has missed the flows by a moment
-        elif binding.origin is Origin.STATIC:
+        elif is_static(binding):
             return Outcome.OTHER_LWB4
         return None
 

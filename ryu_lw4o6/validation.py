@@ -20,7 +20,7 @@ import eventlet.timeout
 import eventlet.tpool
 from ryu.lib import hub
 
-from ryu_lw4o6.core.binding import Binding, BindingKey, BindingTable, Origin
+from ryu_lw4o6.core.binding import Binding, BindingKey, BindingTable, Origin, all_changed
 from ryu_lw4o6.core.failover import Outcome, Question, decide, foreseen
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.core.settings import SupportingSystem as Settings
@@ -134,7 +134,7 @@ class Validator:
         while True:
             try:
                 keys = eventlet.tpool.execute(self._system.wait_for_changes, WATCH_SECONDS)
-                told = None if told is None or keys is None else [*told, *keys]
+                told = all_changed(told, keys)
                 if self._settings.warm and told != []:
                     self._foresee(eventlet.tpool.execute(self._system.changed, told))
             except SystemUnavailable as error:

@@ -47,6 +47,14 @@ class BindingKey(NamedTuple):
         return f"{self.ipv4}/{self.psid}"
 
 
+def all_changed(
+    first: Iterable[BindingKey] | None, then: Iterable[BindingKey] | None
+) -> list[BindingKey] | None:
+    """What has changed, if one was told of some keys first and of others then. None stands for
+    "any of them": nobody knows which."""
+    return None if first is None or then is None else [*first, *then]
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
     """One softwire (RFC 7596 section 6.1).
@@ -73,6 +81,11 @@ class Binding:
         return before is not None and (self.lwb4, self.br_address) == (
             before.lwb4, before.br_address,
         )  # fmt: skip
+
+
+def is_static(binding: Binding | None) -> bool:
+    """Whether there is a binding that only the configuration file may change."""
+    return binding is not None and binding.origin is Origin.STATIC
 
 
 @dataclass(frozen=True, slots=True)
