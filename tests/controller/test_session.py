@@ -19,6 +19,7 @@ from openflow_rules.encode import BindingEncoder
 from openflow_rules.tables import CookieClass, binding_cookie
 from ryu_lw4o6 import dialogue as dialogue_module
 from ryu_lw4o6 import programming
+from ryu_lw4o6 import session as session_module
 from ryu_lw4o6.core.binding import Binding, BindingTable
 from ryu_lw4o6.dialogue import Dialogue, SessionError
 from ryu_lw4o6.session import Session, State
@@ -123,7 +124,11 @@ def _messages(data: bytes) -> Iterator[bytes]:
 
 
 @pytest.fixture
-def switch_and_session() -> Iterator[tuple[Switch, Session, BindingTable]]:
+def switch_and_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[tuple[Switch, Session, BindingTable]]:
+    # This switch says of no flow that it has it, so the session is to look once only.
+    monkeypatch.setattr(session_module, "LOOK_SECONDS", 3600.0)
     switch: Any = Switch()
     table = BindingTable(PREFIXES)
     session = Session(
