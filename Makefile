@@ -5,6 +5,8 @@ BIN := .venv/bin
 SOURCES := ryu_lw4o6 openflow_rules rest topo site_hook tests bench
 # What pytest is to run, or how: make test ARGS='tests/rules -x'
 ARGS ?=
+# Two processes run the tests side by side (-n0: one, as a debugger wants it).
+PYTEST := $(BIN)/pytest -n2
 
 .PHONY: help
 help: ## list the targets
@@ -20,7 +22,7 @@ demo: setup ## build the lab, send traffic through a lwAFTR, show what happens (
 
 .PHONY: test
 test: setup ## run every test (as root); ARGS=... goes to pytest
-	@$(BIN)/pytest --fail-on-skip $(ARGS) \
+	@$(PYTEST) --fail-on-skip $(ARGS) \
 	  && echo "PASS: every test passed, none was skipped." \
 	  || { echo "FAIL: see above."; exit 1; }
 

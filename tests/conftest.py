@@ -5,11 +5,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import evidence
+from tests.support import evidence, parallel
 from tests.support.postgres import Postgres
 
 pytest.register_assert_rewrite("tests.wire.scenario")
@@ -35,10 +36,12 @@ SYSTEM_FOLDERS = {
     "provisioning",
     "store",
     "supporting",
+    "wire",
 }
 
 _SOME = pytest.StashKey[bool]()  # whether some tests were left out
 _MISSING = pytest.StashKey[list[str]]()
+_TOLD = "lw4o6"  # what one of several processes tells the first one
 
 settings.register_profile("dev", deadline=None)
 settings.register_profile(
@@ -54,6 +57,12 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fail-on-skip", action="store_true", help="fail if a test was skipped")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    if os.geteuid() != 0:
+        config.option.numprocesses = 0  # so that pytest_collection_finish is heard
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -82,7 +91,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     if items:
-        items[0].session.stash[_SOME] = True
+        items[0].config.stash[_SOME] = True
 
 
 def _all_ran(session: pytest.Session) -> bool:
@@ -90,7 +99,7 @@ def _all_ran(session: pytest.Session) -> bool:
     asked = session.config.args
     return (
         asked in ([], session.config.getini("testpaths"))
-        and not session.stash.get(_SOME, False)
+        and not session.config.stash.get(_SOME, False)
         and not session.config.option.collectonly
         and session.exitstatus == pytest.ExitCode.OK
     )
@@ -101,7 +110,26 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"MISSING: {what}", red=True)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> parallel.Lanes:
+    return parallel.Lanes(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """One of several processes has ended: take over what it has seen."""
+    told = getattr(node, "workeroutput", {_TOLD: ([], True)})
+    moved, some = told[_TOLD]
+    evidence.moved(moved)
+    if some:
+        node.config.stash[_SOME] = True
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:  # the first process judges, who started the others
+        output[_TOLD] = evidence.seen_to_move(), session.config.stash.get(_SOME, False)
+        return
     if _all_ran(session) and (missing := evidence.missing()):
         session.config.stash[_MISSING] = missing
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

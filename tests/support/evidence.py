@@ -26,6 +26,11 @@ def moved(names: Iterable[str]) -> None:
     _moved.update(names)
 
 
+def seen_to_move() -> list[str]:
+    """The counters that tests of this process have seen move."""
+    return sorted(_moved)
+
+
 def passed(node_id: str) -> None:
     """A test has passed; which parameters it had does not matter."""
     _passed.add(node_id.partition("[")[0])
