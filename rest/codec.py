@@ -67,7 +67,8 @@ class Reader:
     def __init__(self, settings: Settings, table: BindingTable) -> None:
         self._settings = settings
         self._table = table
-        self._own = {a for instance in settings.instances for a in instance.aftr_addresses}
+        self._aftr = {a for instance in settings.instances for a in instance.aftr_addresses}
+        self._own = {a for instance in settings.instances for a in instance.own_addresses}
         self._offset = values.integer(0, 15)
         self._length = values.integer(0, 16)
         self._psid = values.integer(0, 65535)
@@ -137,8 +138,8 @@ class Reader:
 
     def _br_address(self, value: Any) -> IPv6Address:
         address = values.ipv6(value)
-        if address not in self._own:
-            known = ", ".join(str(own) for own in sorted(self._own))
+        if address not in self._aftr:
+            known = ", ".join(str(own) for own in sorted(self._aftr))
             raise Bad(f"{address} is no instance's", f"Use one of {known}, or leave it out")
         return address
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from ryu_lw4o6.core import dhcpv4
+from ryu_lw4o6.core.addresses import is_host
 from ryu_lw4o6.core.binding import BindingKey
 from ryu_lw4o6.core.dhcpv4 import AgentOption, Kind, Message, Option
 from ryu_lw4o6.core.errors import Malformed
@@ -113,7 +114,7 @@ def softwire_address(
         named = peer
     near = link if is_link_local(peer) else peer
     shift = 128 - prefix_length
-    if int(named) >> shift != int(near) >> shift or not _is_host(named):
+    if int(named) >> shift != int(near) >> shift or not is_host(named):
         raise Dropped(Drop.SOFTWIRE_ADDRESS)
     return named
 
@@ -121,11 +122,6 @@ def softwire_address(
 def is_link_local(address: IPv6Address) -> bool:
     """In fe80::/10; the property of an IPv6Address takes ten times as long."""
     return int(address) >> 118 == 0xFE80 >> 6
-
-
-def _is_host(address: IPv6Address) -> bool:
-    number = int(address)
-    return number > 1 and number >> 120 != 0xFF and not is_link_local(address)
 
 
 def to_server(

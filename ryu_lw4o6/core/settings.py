@@ -219,6 +219,11 @@ class Instance:
         """The largest IPv4 packet, in bytes, that a softwire of this instance carries whole."""
         return self.ipv6.mtu - IPV6_HEADER
 
+    @property
+    def own_addresses(self) -> set[IPv6Address]:
+        """The lwAFTR's own: no lwB4 has one of them."""
+        return {*self.aftr_addresses, self.ipv6.address.ip}
+
     def br_address_of(self, binding: Binding) -> IPv6Address:
         """The lwAFTR address of a binding's softwire on this instance."""
         return binding.br_address or self.aftr_addresses[0]

@@ -197,6 +197,8 @@ class DhcpRelay:
             peer, link = path[-1].peer, path[-1].link
         asked = dhcpv4.Message.parse(message.dhcpv4 or b"")
         lwb4 = softwire_address(asked, peer, link, self.settings.softwire_prefix_length)
+        if lwb4 in self._ears:
+            raise Dropped(Drop.SOFTWIRE_ADDRESS)
         sent, query = to_server(asked, lwb4, self._br_address(ear), self._leases)
         return _replace_dhcpv4(message, sent), query
 

@@ -20,6 +20,7 @@ from ryu.lib import hub
 
 from openflow_rules import encode
 from ryu_lw4o6.core import icmp, pcp, pcp_server, udp
+from ryu_lw4o6.core.addresses import is_host
 from ryu_lw4o6.core.binding import BindingKey, BindingTable, Origin
 from ryu_lw4o6.core.pcp import Ignored, Opcode, Refused, Request, Result
 from ryu_lw4o6.core.pcp_server import Mapping, Subscriber
@@ -93,6 +94,7 @@ class PcpServer:
         self.answered: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self._terms = instance.pcp
+        self._own = instance.own_addresses
         self._pool = AddressPool(instance.pcp.pool, system_ports=instance.pcp.system_ports)
         table.watch(self._pool.mark)
         self._table = table
@@ -155,8 +157,10 @@ class PcpServer:
         self._received(client, datagram.payload)
 
     def _may_ask(self, lwb4: IPv6Address, datagram: Datagram) -> bool:
-        """From the lwB4's own end of the softwire, or from an address that is nobody else's: it
-        may be that of a binding that is lost."""
+        """Out of a softwire that an answer can be sent into, from the lwB4's own end of it or from
+        an address that is nobody else's: it may be that of a binding that is lost."""
+        if not is_host(lwb4) or lwb4 in self._own:
+            return False
         source = datagram.source
         if source in _LWB4S:
             return source != self._terms.server

@@ -128,6 +128,15 @@ def test_who_asks_for_the_br_address_is_told(bench: Bench, asked: IPv6Address) -
         assert message.options[1:] == more
 
 
+def test_no_softwire_begins_at_the_lwaftr_itself(bench: Bench) -> None:
+    """Whose own link an lwB4 may be on, and name another address of it (RFC 8539)."""
+    for named, drop in ((OWN, Drop.SOFTWIRE_ADDRESS), (OWN + 1, None)):
+        discover = Message(dhcpv4.REQUEST, 9, {53: b"\1", 109: named.packed})
+        sent = bench.hear(dhcpv6.dhcpv4_query(discover.pack()).pack(), OWN + 2)
+        assert (sent is None) == (drop is not None)
+    assert bench.relay.dropped == {Drop.SOFTWIRE_ADDRESS: 1}
+
+
 def test_a_relay_in_front(bench: Bench) -> None:
     """It has named the link; the answer goes to its port, with its RELAY-REPL inside."""
     first = Relayed(12, 0, ACCESS, LINK_LOCAL, ((18, b"port 7"), (9, SOLICIT)))

@@ -76,6 +76,7 @@ WRONG: list[tuple[Any, list[str], str]] = [
     (NEW | {"lwb4": "ff02::1"}, ["lwb4"], "ff02::1 is no unicast address of a host"),
     (NEW | {"lwb4": "::"}, ["lwb4"], ":: is no unicast address of a host"),
     (NEW | {"lwb4": "2001:db8:ffff::1"}, ["lwb4"], "is an address of the lwAFTR"),
+    (NEW | {"lwb4": "2001:db8:1::1"}, ["lwb4"], "is an address of the lwAFTR"),
     (NEW | {"psid": 64}, ["psid"], "a PSID of length 6 is in 0..63"),
     (NEW | {"psid": -1}, ["psid"], "-1 is out of range"),
     (NEW | {"psid": "9"}, ["psid"], '"9" is not a whole number'),

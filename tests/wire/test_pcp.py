@@ -234,10 +234,12 @@ def test_what_gets_no_answer_is_counted(rig: Rig, pcp: Answers) -> None:
     pcp.send(SET, source="10.1.1.1")  # the source of no lwB4
     pcp.send(SET, source="192.0.2.1", sport=1072)  # lwB4 1's
     pcp.send(SET, source=SERVER)
+    for nobody in ("ff0e::1", "::1", "fe80::b4", SECOND_AFTR, "2001:db8:1::1"):
+        pcp.send(SET, lwb4=nobody)  # no softwire ends there
     assert pcp.receive(timeout=1.0) is None
     after = counts(rig)["dropped"]
     assert {kind: after[kind] - before[kind] for kind in after} == {
-        "no_request": 3, "malformed": 3, "source": 3, "repeated": 0, "overload": 0,
+        "no_request": 3, "malformed": 3, "source": 8, "repeated": 0, "overload": 0,
     }  # fmt: skip
 
 
