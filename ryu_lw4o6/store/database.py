@@ -312,10 +312,13 @@ class Store:
         return sa.select(*values).select_from(sa.text(given)).where(sa.true())
 
     def _sign(self, connection: Any, _record: Any) -> None:
-        """Every new PostgreSQL connection: our own changes are not news to us, and nobody waits
-        for ever for an administrator's lock."""
+        """Every new PostgreSQL connection: our own changes are not news to us, nobody waits for
+        ever for an administrator's lock, and what a controller that is gone had begun is given up
+        before those who wait for it give up."""
         connection.execute(f"set session lw4o6.sender = '{self._sender}'")
         connection.execute(f"set session lock_timeout = '{_BUSY_SECONDS}s'")
+        idle = _BUSY_SECONDS * 500
+        connection.execute(f"set session idle_in_transaction_session_timeout = '{idle}ms'")
         (its_now,) = connection.execute("select extract(epoch from clock_timestamp())").fetchone()
         connection.commit()
         ahead = time.time() - float(its_now)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ryu_lw4o6.core.binding import Binding, BindingKey, Origin
 from ryu_lw4o6.core.portset import FULL_ADDRESS, PortParams
-from ryu_lw4o6.store import OtherStore, Store, StoreError, database
+from ryu_lw4o6.store import OtherStore, Store, StoreError, database, schema
 from tests.support.postgres import Postgres
 
 SHARED = PortParams(6, 6)
@@ -346,6 +346,26 @@ def test_a_table_that_an_administrator_has_locked(
     store.save([PLAIN], [])
     assert store.load().bindings == [PLAIN]
     store.close()
+
+
+def test_a_machine_that_dies_in_the_middle_of_a_change(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not tell the server, which would keep its locks for two hours."""
+    monkeypatch.setattr(database, "_BUSY_SECONDS", 1)
+    postgres.sql("drop schema public cascade; create schema public")
+    dying, other = Store(postgres.url), Store(postgres.url)
+
+    def change() -> None:
+        with dying.transaction() as connection:
+            connection.execute(schema.BINDINGS.insert(), [schema.row(PLAIN)])
+            other.save([PLAIN], [])
+
+    with pytest.raises(StoreError):
+        change()
+    assert other.load().bindings == [PLAIN]
+    dying.close()
+    other.close()
 
 
 def test_another_database_in_the_place_of_ours(postgres: Postgres) -> None:
