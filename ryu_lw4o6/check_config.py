@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
             if params.shared
             else "full addresses"
         )
-        static = f"{by_prefix[str(prefix.network)]} static bindings"
+        count = by_prefix[str(prefix.network)]
+        static = f"{count} static binding{'s' if count != 1 else ''}"
         leased = f"; leased as {prefix.leased_as}" if prefix.leased_as is not None else ""
         print(f"  prefix {prefix.network}: {kind}; {static}{leased}")
     for instance in settings.instances:
@@ -49,10 +50,21 @@ def run(args: argparse.Namespace) -> int:
             f"{instance.ipv6.port} {', '.join(map(str, instance.aftr_addresses))} <-> "
             f"{instance.ipv4.port} {instance.ipv4.address} by {instance.ipv4.next_hop}"
         )
+        print(f"    packets without a binding: {instance.failover}")
+        if instance.announce is not None:
+            peers = ", ".join(str(peer.address) for peer in instance.announce.peers)
+            print(f"    announces its routes as AS {instance.announce.local_as} to {peers}")
         if instance.pcp is not None:
             pool = AddressPool(instance.pcp.pool, system_ports=instance.pcp.system_ports)
             print(f"    gives out {pool.size} port sets by PCP at {instance.pcp.server}")
         if instance.dhcp is not None:
             print(f"    relays DHCP to {instance.dhcp.server} from {instance.dhcp.address}")
-    print(f"  store {re.sub(':[^:/@]*@', ':***@', settings.store_url)}")
+    print(f"  store {_shown(settings.store_url)}")
+    if settings.supporting_system.source is not None:
+        print(f"  supporting system {_shown(settings.supporting_system.source)}")
     return 0
+
+
+def _shown(url: str) -> str:
+    """Without its password."""
+    return re.sub("(//[^:/@]*):.*@", r"\1:***@", url)

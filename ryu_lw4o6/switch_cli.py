@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from typing import Any
 
@@ -28,10 +29,19 @@ def register(subparsers: Any) -> None:
         add_instance_arguments(action)
         if name == "up":
             action.add_argument(
-                "--controller", default=switch.DEFAULT_CONTROLLER, metavar="TARGET",
+                "--controller", type=_target, default=switch.DEFAULT_CONTROLLER, metavar="TARGET",
                 help="the controller's OpenFlow address (default: %(default)s)",
             )  # fmt: skip
         action.set_defaults(func=run)
+
+
+def _target(text: str) -> str:
+    """What ovs-vsctl would take for a controller; it takes anything, and nobody connects."""
+    if not re.fullmatch(r"(tcp|ssl):(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]+):\d{1,5}|unix:.+", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no address of a controller; write it like {switch.DEFAULT_CONTROLLER}"
+        )
+    return text
 
 
 def run(args: argparse.Namespace) -> int:

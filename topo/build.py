@@ -64,6 +64,7 @@ class Builder(Nodes):
                 return
             progress("removing what is left of an older lab")
             self.down()
+        shutil.rmtree(self.directory, ignore_errors=True)  # the logs of one that was not built
         self.directory.mkdir(parents=True)
         (self.directory / OPTIONS).write_text(json.dumps(self.lab.options()))
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ryu_lw4o6 import cli
 from tests.support.ovs import Ovs, wait_for
 
 CONFIG = """
@@ -119,3 +120,19 @@ def test_an_open_vswitch_that_does_not_run(ovs: Ovs) -> None:
     done = switch(ovs, "up")
     assert done.returncode == 1
     assert "ovs-vswitchd does not answer. Start it" in done.stderr
+
+
+@pytest.mark.parametrize("target", ["nonsense", "tcp:192.0.2.1", "tcp::6653", "ptcp:6653"])
+def test_a_controller_that_nobody_reaches(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["switch", "up", "lw4o6.yaml", "--controller", target])
+    assert f"{target!r} is no address of a controller; write it like" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["tcp:[2001:db8::1]:6653", "ssl:c.example:6653", "unix:/run/c"])
+def test_a_controller_that_somebody_may_reach(
+    target: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit):  # there is no such file
+        cli.main(["switch", "up", str(tmp_path / "none"), "--controller", target])
+    assert "cannot be read" in capsys.readouterr().err

@@ -363,7 +363,7 @@ def test_a_problem(path: Path, old: str, new: str, expected: str | None) -> None
 
 def test_all_problems_are_reported_at_once_and_in_order(path: Path) -> None:
     text = GOOD.replace("psid_length: 6", "psid_length: 60").replace("1540", "12")
-    text = text.replace("name: lwaftr1", "name: ''").replace("eth4", "eth6")
+    text = text.replace("name: lwaftr1", "name: ''").replace("eth4", "eth/4")
     found = problems(path, text)
     assert [problem.split(":")[0] for problem in found] == [
         "4 prefixes[0].psid_length", "10 instances[0].name", "19 instances[0].ipv6.mtu",
@@ -406,6 +406,12 @@ def test_two_instances_share_neither_name_nor_datapath_id(path: Path) -> None:
     assert found[0].startswith("24 instances[1].name: lwaftr1 is also instances[0].name (line 10)")
     assert found[1].startswith("25 instances[1].datapath_id: 1 is also instances[0].datapath_id")
     assert len(found) == 2
+
+
+def test_a_nic_for_both_sides_is_right_beside_a_mistake(path: Path) -> None:
+    one_nic = GOOD.replace("port: eth4", "port: eth6")
+    (found,) = problems(path, one_nic.replace("2001:db8:1::1/64", "2001:db8:1::1"))
+    assert "ipv6.address: 2001:db8:1::1 has no prefix length" in found
 
 
 def test_a_binding_needs_an_instance_that_serves_its_prefix_from_its_br_address(

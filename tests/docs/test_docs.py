@@ -44,6 +44,17 @@ def test_the_example_is_right() -> None:
     assert settings.instances[0].name == "lwaftr1"
 
 
+def test_check_config_tells_what_a_failover_example_does(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["check-config", str(EXAMPLE.with_name("failover-lwaftr1.yaml"))]) == 0
+    said = capsys.readouterr().out
+    assert "packets without a binding: data-packet\n" in said
+    assert "announces its routes as AS 64512 to 2001:db8:c:1::fe, 2001:db8:d:1::fe\n" in said
+    store = "postgresql+psycopg://lw4o6:***@db.example.net/lw4o6"
+    assert f"supporting system {store}\n" in said
+
+
 def test_the_failover_examples_are_a_pair() -> None:
     one, two = (load(EXAMPLE.with_name(f"failover-lwaftr{n}.yaml")) for n in (1, 2))
     (first,), (second,) = one.instances, two.instances

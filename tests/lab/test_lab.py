@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ import pytest
 
 from ryu_lw4o6.vswitchd import revalidators
 from tests.lab.commands import NAME, lab, left
-from topo.build import Builder
+from topo.build import OPTIONS, RUN, Builder
 from topo.cli import main
 from topo.nodes import wait_for
 from topo.plan import SERVER, Lab
@@ -17,6 +18,9 @@ from topo.plan import SERVER, Lab
 
 @pytest.fixture
 def built() -> Iterator[Builder]:
+    # What is left of a lab that could not be built is in nobody's way.
+    (RUN / NAME).mkdir(parents=True, exist_ok=True)
+    (RUN / NAME / OPTIONS).write_text(json.dumps(Lab(NAME).options()))
     try:
         done = lab("up")
         assert done.returncode == 0, done.stdout + done.stderr

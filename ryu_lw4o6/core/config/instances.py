@@ -153,9 +153,8 @@ def _read_instance(
     ipv6 = _read_ipv6(found.get("ipv6"), ports)
     if ipv6 is not None:
         result.own.add(ipv6.address.ip)
-    ipv4 = _read_ipv4(
-        found.get("ipv4"), ports, ipv6.port if ipv6 is not None else None, prefixes.prefixes
-    )
+    nic = next((str(name) for name in ports), None)  # the IPv6 side's, even if that has mistakes
+    ipv4 = _read_ipv4(found.get("ipv4"), ports, nic, prefixes.prefixes)
     served = _read_served(found.get("prefixes"), prefixes)
     pcp = read_pcp(found.get("pcp"), served, complete=prefixes.complete)
     dhcp = read_dhcp(found.get("dhcp"), ipv6, aftr)
