@@ -155,6 +155,7 @@ def up(instance: Instance, controller: str = DEFAULT_CONTROLLER) -> None:
     shim.attach(instance)
     _run(let_go(instance.bridge, _unread(instance)))
     _run(build_bridge(instance, hwaddr))
+    require_local(instance)
     with contextlib.suppress(OSError):  # a container may not let us; status shows what there is
         vswitchd.prepare(_packet_ports(instance))
     _run(address_local(instance))
@@ -248,10 +249,12 @@ def _require_database() -> None:
             "Open vSwitch is not installed", "Install it: apt-get install openvswitch-switch"
         ) from None
     if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1]
         raise SwitchSetupError(
-            f"Open vSwitch does not answer: {done.stderr.strip().splitlines()[-1]}",
-            "Start ovsdb-server and ovs-vswitchd, or set OVS_RUNDIR to where they run",
-        )
+            f"Open vSwitch does not answer: {reason}",
+            "Are you root?" if "Permission denied" in reason
+            else "Start ovsdb-server and ovs-vswitchd, or set OVS_RUNDIR to where they run",
+        )  # fmt: skip
 
 
 def _vswitchd_answers() -> bool:
@@ -283,12 +286,28 @@ def _require_default_route(instance: Instance) -> None:
         )
 
 
+def require_local(instance: Instance) -> None:
+    """ovs-vsctl does not mind if Open vSwitch could not make the bridge's own port."""
+    if not _link(instance.bridge):
+        modules = "Load the modules openvswitch, vport-gre and ip6_gre, or use datapath: netdev"
+        kernel = instance.datapath is Datapath.KERNEL
+        raise SwitchSetupError(
+            f"Open vSwitch has made no interface {instance.bridge}",
+            modules if kernel else "See its log, ovs-vswitchd.log",
+        )
+
+
 def _nic_mac(nic: str) -> str:
-    # Not from /sys, which may show the NICs of another network namespace.
-    done = subprocess.run(["ip", "-br", "link", "show", "dev", nic], capture_output=True, text=True)
-    if done.returncode:
+    link = _link(nic)
+    if not link:
         raise SwitchSetupError(f"there is no interface {nic}", "See ip link for those there are")
-    return done.stdout.split()[2]
+    return link[2]
+
+
+def _link(name: str) -> list[str]:
+    """Name, state and MAC address; nothing if there is no such interface."""
+    # Not from /sys, which may show the NICs of another network namespace.
+    return _output("ip", "-br", "link", "show", "dev", name).split()
 
 
 def _output(*command: str) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from ryu_lw4o6 import cli
+from ryu_lw4o6.core.config import load
+from ryu_lw4o6.switch import SwitchSetupError, require_local
 from tests.support.ovs import Ovs, wait_for
 
 CONFIG = """
@@ -120,6 +122,14 @@ def test_an_open_vswitch_that_does_not_run(ovs: Ovs) -> None:
     done = switch(ovs, "up")
     assert done.returncode == 1
     assert "ovs-vswitchd does not answer. Start it" in done.stderr
+
+
+def test_a_kernel_without_the_modules(tmp_path: Path) -> None:
+    """Open vSwitch says nothing of it: the bridge is in its database, and its port is nowhere."""
+    config = tmp_path / "lw4o6.yaml"
+    config.write_text(CONFIG + "    datapath: system\n    bridge: br-nowhere\n")
+    with pytest.raises(SwitchSetupError, match="Load the modules openvswitch, vport-gre"):
+        require_local(load(config).instances[0])
 
 
 @pytest.mark.parametrize("target", ["nonsense", "tcp:192.0.2.1", "tcp::6653", "ptcp:6653"])
