@@ -4,7 +4,7 @@ Ryu reads a message with two small ``recv`` calls and builds an object tree from
 has asked for one. For a dump of 20,000 flows, or a storm of packet-ins, that is most of the work.
 The loop here reads in bulk and hands the message types a session has asked for to the session, as
 bytes; everything else goes Ryu's way. It also ends a connection that sends a length below that of
-an OpenFlow header, on which Ryu's own loop spins for ever.
+an OpenFlow header, on which Ryu's own loop spins for ever, and one that does not say whose it is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import ssl
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,13 @@ LOG = logging.getLogger(__name__)
 
 Tap = Callable[[int, int, bytes], bool]
 """Takes (message type, transaction id, whole message); True if it has dealt with it."""
+
+INTRODUCTION_SECONDS = 10.0
+"""How long a connection may last before it is known whose it is: nothing else ends one that says
+nothing, and a process has only so many."""
+MOST_STRANGERS = 64
+"""Such connections at once; more are closed. Ryu ends when it can take no other."""
+_strangers: set[Any] = set()
 
 _HEADER = struct.Struct("!BBHI")
 _HELLO = 0
@@ -49,8 +57,11 @@ def tap(datapath: Any, handler: Tap | None) -> None:
 
 def _receive_loop(datapath: Any) -> None:
     try:
-        _receive(datapath)
+        if len(_strangers) < MOST_STRANGERS:
+            _strangers.add(datapath)
+            _receive(datapath)
     finally:
+        _strangers.discard(datapath)
         try:
             datapath.socket.close()
         except OSError:
@@ -60,7 +71,12 @@ def _receive_loop(datapath: Any) -> None:
 def _receive(datapath: Any) -> None:
     pending = b""
     turn = 0
+    introduced_by = time.monotonic() + INTRODUCTION_SECONDS
     while datapath.state != DEAD_DISPATCHER:
+        if datapath.id is not None:
+            _strangers.discard(datapath)
+        elif time.monotonic() > introduced_by:
+            return
         try:
             received = datapath.socket.recv(_BULK)
         except (controller.SocketTimeout, ssl.SSLError):

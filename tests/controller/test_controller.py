@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import resource
 import socket
 import subprocess
 import time
@@ -301,6 +303,18 @@ def test_garbage_on_the_openflow_port_harms_nobody(
         status, _ = controller.rest("POST", "/v1/bindings?wait=applied", BINDING)
         assert status == 201
     assert controller.ready()
+
+
+def test_connections_that_say_nothing_keep_nobody_out(controller: Controller, ovs: Ovs) -> None:
+    resource.prlimit(controller.pid, resource.RLIMIT_NOFILE, (256, 256))
+    with contextlib.ExitStack() as silent:
+        for _ in range(300):
+            with inside(ovs.name):
+                silent.enter_context(socket.create_connection(("127.0.0.1", 6653), 5))
+        assert controller.ready()
+    ovs.reconnect("br0")
+    wait_for("the switch has come back", lambda: controller.switch()["connections"] == 2)
+    wait_for("it is ready", controller.ready)
 
 
 def test_an_unknown_datapath_is_turned_away(controller: Controller, ovs: Ovs) -> None:
