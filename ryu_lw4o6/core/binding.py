@@ -178,14 +178,14 @@ class BindingTable:
         self._by_lwb4: dict[IPv6Address, dict[BindingKey, None]] = {}
         self._ends = _Ends()
         self._prefixes = PrefixIndex(prefixes)
-        self._watchers: list[Callable[[BindingKey, bool], None]] = []
+        self._watchers: list[Callable[[Binding, bool], None]] = []
 
-    def watch(self, watcher: Callable[[BindingKey, bool], None]) -> None:
-        """Tell ``watcher`` each key, and whether it is bound: of what there is now, and whenever
-        that changes."""
+    def watch(self, watcher: Callable[[Binding, bool], None]) -> None:
+        """Tell ``watcher`` each binding, and whether it is there: of what there is now, and
+        whenever that changes."""
         self._watchers.append(watcher)
-        for key in self._by_key:
-            watcher(key, True)
+        for binding in self._by_key.values():
+            watcher(binding, True)
 
     def prefix_of(self, ipv4: IPv4Address) -> Prefix:
         """The configured prefix that holds ``ipv4``. Raises UnknownPrefix."""
@@ -258,7 +258,7 @@ class BindingTable:
             if binding.expires_at is not None:
                 self._ends.remove(key, binding.expires_at)
             for watcher in self._watchers:
-                watcher(key, False)
+                watcher(binding, False)
         return binding
 
     def check(self, binding: Binding) -> None:
@@ -280,4 +280,4 @@ class BindingTable:
         if binding.expires_at is not None:
             self._ends.add(key, binding.expires_at)
         for watcher in self._watchers:
-            watcher(key, True)
+            watcher(binding, True)

@@ -89,6 +89,9 @@ class AddressPool:
         self.used = 0
         """How many of them are taken."""
 
+    def __contains__(self, key: BindingKey) -> bool:
+        return self._locate(key.ipv4) is not None
+
     def mark(self, key: BindingKey, taken: bool) -> None:
         """An address and port set, of the pool or not, is taken, or free again."""
         found = self._locate(key.ipv4)

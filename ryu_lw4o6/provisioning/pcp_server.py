@@ -25,6 +25,7 @@ from ryu_lw4o6.core.binding import BindingKey, BindingTable, Origin
 from ryu_lw4o6.core.pcp import Ignored, Opcode, Refused, Request, Result
 from ryu_lw4o6.core.pcp_server import Mapping, Subscriber
 from ryu_lw4o6.core.pool import AddressPool
+from ryu_lw4o6.core.resting import Resting
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.core.udp import Datagram
 from ryu_lw4o6.provisioning.confirmation import Confirmations
@@ -45,9 +46,9 @@ ATTEMPTS = 5
 MOST_WAITING = 20_000
 MOST_OF_ONE_LWB4 = 8
 ANNOUNCEMENTS = 3
-"""How often an ANNOUNCE is sent: it may get lost, and nobody acknowledges it."""
+"""How often an ANNOUNCE is sent: it may get lost, and nobody acknowledges it. Each interval is
+twice the one before (RFC 6887 section 14.1.3)."""
 ANNOUNCE_SECONDS = 0.5
-"""Between the first two; each interval is twice the one before (RFC 6887 section 14.1.3)."""
 ANNOUNCED_PER_TURN = 100
 _TICK = 0.05
 _LWB4S = IPv4Network("192.0.0.0/29")  # an lwB4's address before it has one (RFC 7335)
@@ -94,9 +95,9 @@ class PcpServer:
         self.answered: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self._terms = instance.pcp
-        self._own = instance.own_addresses
         self._pool = AddressPool(instance.pcp.pool, system_ports=instance.pcp.system_ports)
-        table.watch(self._pool.mark)
+        self._resting = Resting(self._pool, time.monotonic)
+        table.watch(self._resting.changed)
         self._table = table
         self._records = records
         self._commit = commit
@@ -132,7 +133,7 @@ class PcpServer:
             "dropped": {reason: self.dropped[reason] for reason in _REASONS},
             "announced": self.answered["announcements"],
             "waiting": len(self._waiting),
-            "pool": {"size": self._pool.size, "used": self._pool.used},
+            "pool": {"size": self._pool.size, "used": self._pool.used - len(self._resting)},
             "epoch": self._epoch(),
         }
 
@@ -149,25 +150,23 @@ class PcpServer:
         if datagram is None or softwire is None or softwire[1] not in self.instance.aftr_addresses:
             self.dropped["malformed"] += 1
             return
-        lwb4, br_address = softwire
-        if not self._may_ask(lwb4, datagram):
+        client = _Client(*softwire, datagram.source, datagram.source_port)
+        if self._may_ask(client):
+            self._received(client, datagram.payload)
+        else:
             self.dropped["source"] += 1
-            return
-        client = _Client(lwb4, br_address, datagram.source, datagram.source_port)
-        self._received(client, datagram.payload)
 
-    def _may_ask(self, lwb4: IPv6Address, datagram: Datagram) -> bool:
+    def _may_ask(self, client: _Client) -> bool:
         """Out of a softwire that an answer can be sent into, from the lwB4's own end of it or from
         an address that is nobody else's: it may be that of a binding that is lost."""
-        if not is_host(lwb4) or lwb4 in self._own:
+        if not is_host(client.lwb4) or client.lwb4 in self.instance.own_addresses:
             return False
-        source = datagram.source
-        if source in _LWB4S:
-            return source != self._terms.server
-        if not self.instance.serves(source):
+        if client.source in _LWB4S:
+            return client.source != self._terms.server
+        if not self.instance.serves(client.source):
             return False
-        binding = self._table.by_port(source, datagram.source_port)
-        return binding is None or binding.lwb4 == lwb4
+        binding = self._table.by_port(client.source, client.port)
+        return binding is None or binding.lwb4 == client.lwb4
 
     def _received(self, client: _Client, payload: bytes) -> None:
         kind = "unreadable"
@@ -328,6 +327,8 @@ class PcpServer:
         binding = own[0] if own else None
         if binding is not None and binding.br_address == self.instance.aftr_addresses[0]:
             binding = replace(binding, br_address=None)
+        if binding is None:
+            self._resting.make_room(client.lwb4)
         before = Subscriber(client.lwb4, binding, tuple(mappings))
         served = pcp_server.serve(
             before,

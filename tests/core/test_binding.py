@@ -52,7 +52,7 @@ def test_a_watcher_knows_what_is_bound() -> None:
     first, second = make("192.0.2.1", 1), make("192.0.2.1", 2)
     table.add(first)
     bound: dict[BindingKey, bool] = {}
-    table.watch(bound.__setitem__)
+    table.watch(lambda binding, there: bound.update({binding.key: there}))
     assert bound == {first.key: True}
     table.add(second)
     table.replace(make("192.0.2.1", 1, "2001:db8:b4::2"))

@@ -209,6 +209,18 @@ def test_the_nonce_is_checked(rig: Rig, pcp: Answers) -> None:
         assert answer[24:] == thief[24:]
 
 
+def test_what_was_given_back_is_not_for_the_next(rig: Rig, pcp: Answers) -> None:
+    """But for who had it (RFC 6887 section 15)."""
+    wanted = map_request(external=20480, address="198.18.0.3", size=4096)
+    expected = success("198.18.0.3", 20480, 4096)
+    assert pcp.ask(wanted, lwb4=lwb4(0x60)) == expected
+    pcp.ask(map_request(0, size=4096), lwb4=lwb4(0x60))
+    assert pcp.ask(wanted, lwb4=lwb4(0x61)) != expected
+    assert pcp.ask(wanted, lwb4=lwb4(0x60)) == expected
+    for number in (0x60, 0x61):
+        pcp.ask(map_request(0, size=4096), lwb4=lwb4(number))
+
+
 def test_a_pool_that_is_empty(rig: Rig, pcp: Answers) -> None:
     """62 sets, some of which are taken: whoever comes too late is told so, and to come again."""
     results = []
