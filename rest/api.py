@@ -18,7 +18,7 @@ from rest.listing import Listing, Page, Wanted
 from rest.patience import Patience
 from rest.routes import ROUTES
 from rest.service import BindingService
-from rest.stream import MAX_STREAMS, Stream
+from rest.stream import MAX_STREAMS, Stream, wanted
 from rest.values import Bad
 from ryu_lw4o6 import __version__
 from ryu_lw4o6.changes import StaticBinding
@@ -240,25 +240,24 @@ class Api:
         return Answer(_named(self._service.provisioning(), "name", call.values["name"]))
 
     def events(self, call: Call) -> Answer:
-        events, wanted = self._service.events, call.values["type"]
-        after, limit = call.values["since"] or 0, call.values["limit"]
+        events, values = self._service.events, call.values
+        after, limit = values["since"] or 0, values["limit"]
         found: list[dict[str, Any]] = []
         while len(found) < limit and (some := events.since(after, _PER_TURN)):
-            found += [event for event in some if wanted in (None, event["type"])]
+            found += [event for event in some if wanted(event, values["type"], values["lwb4"])]
             after = some[-1]["id"]
             eventlet.sleep(0)
         return Answer({"last": events.last, "events": found[:limit]})
 
     def stream(self, call: Call) -> Stream:
         if len(self._streams) >= MAX_STREAMS:
-            raise Problem(
-                503,
+            detail = (
                 f"{MAX_STREAMS} streams of events are open, and there may be no more; close one, "
-                "or ask /v1/events",
-                headers={"Retry-After": "30"},
+                "or ask /v1/events"
             )
-        since = call.values["since"]
-        return Stream(self._service.events, since, call.values["type"], self._streams)
+            raise Problem(503, detail, headers={"Retry-After": "30"})
+        events, values = self._service.events, call.values
+        return Stream(events, values["since"], values["type"], values["lwb4"], self._streams)
 
     def openapi(self, call: Call) -> Answer:
         return Answer(openapi.document())

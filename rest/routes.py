@@ -150,11 +150,11 @@ ROUTES = (
     ),
     Route(
         "GET", "/v1/events", "events", "What has happened, oldest first", {200: "Events"},
-        ("since", "type", "limit"),
+        ("since", "type", "lwb4", "limit"),
     ),
     Route(
         "GET", "/v1/events/stream", "stream", "What happens, as server-sent events",
-        {200: "EventStream"}, ("since", "type"), media=EVENT_STREAM,
+        {200: "EventStream"}, ("since", "type", "lwb4"), media=EVENT_STREAM,
     ),
     Route("GET", "/v1/counters", "counters", "The counters of every switch", {200: "AllCounters"}),
     Route(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from ipaddress import IPv6Address
+from typing import Any
 
 from rest.http import EVENT_STREAM, Environ, StartResponse
 from ryu_lw4o6.events import Events
@@ -14,17 +16,28 @@ MAX_STREAMS = 64
 _AT_ONCE = 100
 
 
+def wanted(event: dict[str, Any], kind: str | None, lwb4: IPv6Address | None) -> bool:
+    """Whether a client that asks for this kind and lwB4, or for any, wants an event."""
+    return kind in (None, event["type"]) and (lwb4 is None or event.get("lwb4") == str(lwb4))
+
+
 class Stream:
     """A WSGI application that ends when the client goes. It begins behind the event ``since``,
     or the client's Last-Event-ID, or with what happens next. ``running`` holds all that have begun
     and not ended."""
 
     def __init__(
-        self, events: Events, since: int | None, kind: str | None, running: set[Stream]
+        self,
+        events: Events,
+        since: int | None,
+        kind: str | None,
+        lwb4: IPv6Address | None,
+        running: set[Stream],
     ) -> None:
         self._events = events
         self._since = since
         self._kind = kind
+        self._lwb4 = lwb4
         self._running = running
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -56,7 +69,7 @@ class Stream:
             text = "".join(
                 f"id: {event['id']}\nevent: {event['type']}\ndata: {json.dumps(event)}\n\n"
                 for event in found
-                if self._kind in (None, event["type"])
+                if wanted(event, self._kind, self._lwb4)
             )
             if text:
                 yield text.encode()

@@ -79,8 +79,8 @@ class Adoption:
             if old is not None and old.origin is Origin.VALIDATED:
                 table.remove(key)
                 self._keep_later(key, None, old)
-                gone.append(key)
-        self._ledger.touch(gone)
+                gone.append(old)
+        self._ledger.touch([binding.key for binding in gone])
         self._ledger.deleted(gone, "supporting system")
 
     def awaits(self, key: BindingKey, stored: Binding | None) -> bool:

@@ -116,12 +116,11 @@ class Changes:
                 raise StoreUnavailable(
                     "another controller has changed the same bindings; try again"
                 ) from None
-            for key in gone:
-                self._table.remove(key)
+            removed = [b for key in gone if (b := self._table.remove(key)) is not None]
             for binding in put.values():
                 self._table.replace(binding)
         self._ledger.touch({**gone, **put})
-        self._ledger.deleted([key for key in gone if key not in put], "rest")
+        self._ledger.deleted([b for b in removed if b.key not in put], "rest")
         self._ledger.created(put.values())
 
     def alter(
@@ -147,7 +146,7 @@ class Changes:
             for binding in put:
                 self._table.replace(binding)
         self._ledger.touch([*gone, *(binding.key for binding in new)])
-        self._ledger.deleted([key for key in gone if key not in self._table], reason)
+        self._ledger.deleted([found[key] for key in gone if key not in self._table], reason)
         self._ledger.created(new)
 
     def _remove(self, found: Mapping[BindingKey, Binding]) -> list[BindingKey]:
@@ -186,13 +185,13 @@ class Changes:
                     flows_differ[binding.key] = None
                 if old is None:
                     created.append(binding)
-            gone = [binding.key for binding in delete if self._has(binding)]
-            for key in gone:
-                self._table.remove(key)
-            changed: list[BindingKey] = []
+            gone = [binding for binding in delete if self._has(binding)]
+            for binding in gone:
+                self._table.remove(binding.key)
+            changed: Collection[BindingKey] = ()
             with contextlib.suppress(StoreUnavailable):  # if not now, they are followed later
                 changed = self._sync(list(elsewhere))
-        self._ledger.touch([*flows_differ, *gone, *changed])
+        self._ledger.touch([*flows_differ, *(binding.key for binding in gone), *changed])
         self._ledger.created(created)
         self._ledger.deleted(gone, "lwB4")
         return refused | elsewhere
@@ -218,7 +217,7 @@ class Changes:
                 in_store(self._store.expire, now)
                 gone = self._remove(found)
         self._ledger.touch(gone)
-        self._ledger.events.add_all("binding-expired", ({"binding": key} for key in gone))
+        self._ledger.expired(found[key] for key in gone)
         return gone
 
     def _save(
@@ -264,7 +263,8 @@ class Changes:
             outage.is_over()
             self._ledger.touch(changed)
             self._ledger.created(b for key in changed if (b := self._table.get(key)) is not None)
-            self._ledger.deleted([key for key in changed if key not in self._table], "store")
+            gone = [old for old in changed.values() if old and old.key not in self._table]
+            self._ledger.deleted(gone, "store")
 
     def _set_back(self) -> bool:
         """Whether the clock was set back: what had ended by it has not, and may still be stored."""
@@ -274,11 +274,11 @@ class Changes:
             self._clock = now
         return set_back
 
-    def _sync(self, keys: Sequence[BindingKey] | None) -> list[BindingKey]:
+    def _sync(self, keys: Sequence[BindingKey] | None) -> dict[BindingKey, Binding | None]:
         """Bring the table in line with the store, for these keys or for all; the keys of those
-        that have changed. Changes must be locked."""
+        that have changed, with what they had before. Changes must be locked."""
         if keys == []:
-            return []
+            return {}
         if keys is None:
             stored = in_store(self._store.load).bindings
             keys = [b.key for b in self._table] + [b.key for b in stored]
@@ -286,7 +286,7 @@ class Changes:
             stored = in_store(self._store.find, keys).bindings
         now = time.time()
         right = {b.key: b for b in stored if b.expires_at is None or b.expires_at > now}
-        changed = []
+        changed: dict[BindingKey, Binding | None] = {}
         for key in dict.fromkeys(keys):
             existing, binding = self._table.get(key), right.get(key)
             if existing == binding or is_static(existing) or self._adoption.awaits(key, binding):
@@ -298,7 +298,7 @@ class Changes:
                     self._table.replace(binding)
                 except ValueError:
                     continue  # it belongs to controllers with other prefixes
-            changed.append(key)
+            changed[key] = existing
         return changed
 
 

@@ -42,9 +42,13 @@ class Ledger:
         """Tell of these bindings, which are new."""
         self.events.add_all("binding-created", (_details(binding) for binding in bindings))
 
-    def deleted(self, keys: Iterable[BindingKey], reason: str) -> None:
-        """Tell of the bindings with these keys, which are gone."""
-        self.events.add_all("binding-deleted", ({"binding": key, "reason": reason} for key in keys))
+    def deleted(self, bindings: Iterable[Binding], reason: str) -> None:
+        """Tell of these bindings, which are gone."""
+        self.events.add_all("binding-deleted", (_whose(b) | {"reason": reason} for b in bindings))
+
+    def expired(self, bindings: Iterable[Binding]) -> None:
+        """Tell of these bindings, whose lifetime is over."""
+        self.events.add_all("binding-expired", map(_whose, bindings))
 
 
 class Outage:
@@ -78,10 +82,13 @@ def in_store(work: Callable[..., T], *arguments: Any) -> T:
     return result
 
 
+def _whose(binding: Binding) -> dict[str, Any]:
+    return {"binding": binding.key, "lwb4": binding.lwb4}
+
+
 def _details(binding: Binding) -> dict[str, Any]:
     end = binding.expires_at
-    return {
-        "binding": binding.key, "lwb4": binding.lwb4,
+    return _whose(binding) | {
         "br_address": binding.br_address, "origin": binding.origin,
         "expires_at": None if end is None else rfc3339(end, "seconds"),
     }  # fmt: skip

@@ -70,6 +70,9 @@ def test_what_could_not_be_followed_is_followed_later(
         wait(lambda: TWO.key in table)
         assert caplog.text.count("the server is going away") == 2
         assert caplog.text.count("INFO     ryu_lw4o6.ledger") == 2
+        others.save([], [TWO.key])
+        gone = f"binding-deleted binding={TWO.key} lwb4={TWO.lwb4} reason=store"
+        wait(lambda: gone in caplog.text)
     finally:
         greenlet.kill()
 

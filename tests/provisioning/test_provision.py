@@ -43,6 +43,7 @@ def test_made_prolonged_and_given_back(service: MemoryService) -> None:
     assert service.changes.provision([], [longer], kept) == set()
     assert made.key not in service.table
     assert kinds(service) == ["binding-created", "binding-deleted"]
+    assert service.events.since(1, 1)[0]["lwb4"] == str(made.lwb4)
 
 
 @pytest.mark.parametrize("theirs", [binding(2, 5), binding(1, 5, Origin.REST), STATIC])

@@ -59,6 +59,8 @@ def test_a_lifetime_ends(client: Client, service: MemoryService) -> None:
     assert before + 59 <= expires <= time.time() + 60
     assert service.changes.expire(before + 59) == []
     assert service.changes.expire(time.time() + 61) == [KEY]
+    (expired,) = client.get("/v1/events?type=binding-expired").json["events"]
+    assert (expired["binding"], expired["lwb4"]) == ("192.0.2.2/9", NEW["lwb4"])
     assert client.get("/v1/bindings/192.0.2.2/9").status == 404
 
 

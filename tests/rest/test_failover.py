@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from ipaddress import IPv6Address
 from typing import Any
 
 import eventlet
@@ -66,6 +67,7 @@ def test_changes_of_bindings_are_events(client: Client) -> None:
     assert created["origin"] == "rest"
     assert created["expires_at"].endswith("Z")
     assert (deleted["type"], deleted["binding"]) == ("binding-deleted", "192.0.2.2/9")
+    assert (deleted["lwb4"], deleted["reason"]) == ("2001:db8:b4::9", "rest")
     only = client.get("/v1/events?type=binding-deleted").json["events"]
     assert [event["id"] for event in only] == [2]
     assert client.get("/v1/events?since=1&limit=1").json["events"] == [deleted]
@@ -75,17 +77,35 @@ def test_changes_of_bindings_are_events(client: Client) -> None:
     assert error["suggestion"] == "Did you mean binding-created?"
 
 
+def test_events_of_one_lwb4(client: Client) -> None:
+    for psid, lwb4 in ((9, "2001:db8:b4::9"), (10, "2001:db8:b4::a")):
+        client.post("/v1/bindings", NEW | {"psid": psid, "lwb4": lwb4})
+        client.delete(f"/v1/bindings/192.0.2.2/{psid}")
+    # However it is written (RFC 4291 section 2.2).
+    its = client.get("/v1/events?lwb4=2001:DB8:b4:0::9").json["events"]
+    assert [(event["id"], event["type"]) for event in its] == [
+        (1, "binding-created"), (2, "binding-deleted"),
+    ]  # fmt: skip
+    both = client.get("/v1/events?lwb4=2001:db8:b4::a&type=binding-deleted").json["events"]
+    assert [event["id"] for event in both] == [4]
+    assert client.get("/v1/events?lwb4=192.0.2.1").status == 400
+
+
 def test_a_refused_change_is_no_event(client: Client) -> None:
     assert client.post("/v1/bindings", NEW | {"psid": 99}).status == 422
     assert client.get("/v1/events").json == {"last": 0, "events": []}
 
 
 def stream(
-    events: Events, since: int | None = None, kind: str | None = None, **environ: Any
+    events: Events,
+    since: int | None = None,
+    kind: str | None = None,
+    lwb4: IPv6Address | None = None,
+    **environ: Any,
 ) -> Any:
     started: list[Any] = []
     chunks: Iterator[bytes] = iter(
-        Stream(events, since, kind, set())(environ, lambda *args: started.append(args))
+        Stream(events, since, kind, lwb4, set())(environ, lambda *args: started.append(args))
     )
     assert started[0][0] == "200 OK"
     assert ("Content-Type", "text/event-stream") in started[0][1]
@@ -128,6 +148,14 @@ def test_a_stream_of_one_kind() -> None:
     for kind in ("a", "b", "a"):
         events.add(kind)
     assert [event["id"] for event in read(next(stream(events, since=0, kind="a")))] == [1, 3]
+
+
+def test_a_stream_of_one_lwb4() -> None:
+    events = Events()
+    mine, other = IPv6Address("2001:db8:b4::9"), IPv6Address("2001:db8:b4::a")
+    for lwb4 in (mine, other, None, mine):
+        events.add("a", lwb4=lwb4)
+    assert [event["id"] for event in read(next(stream(events, since=0, lwb4=mine)))] == [1, 4]
 
 
 def test_a_controller_that_has_started_anew_begins_at_one() -> None:
