@@ -65,7 +65,10 @@ class Changes:
                 self._table.add(binding)
             except ValueError as error:
                 LOG.error("store: binding %s is kept but not used: %s", binding.key, error)
-        self._store.expire(now)
+        try:
+            self._store.expire(now)
+        except StoreError as error:  # it can be read, which is enough for traffic
+            LOG.error("store: what has expired stays there for now: %s", error)
         LOG.info(
             "%d bindings: %d from the configuration, %d from the store",
             len(self._table), before, len(self._table) - before,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ryu_lw4o6.changes import Changes
 from ryu_lw4o6.core.binding import BindingTable
 from ryu_lw4o6.events import Events
 from ryu_lw4o6.ledger import Ledger
-from ryu_lw4o6.store import OutcomeUnknown, Store, StoreError
+from ryu_lw4o6.store import OutcomeUnknown, Store, StoreError, StoreUnavailable
 from tests.rules.samples import BINDINGS, PREFIXES
 from tests.support.postgres import Postgres, Way, listener_in
 
@@ -75,6 +76,23 @@ def test_what_could_not_be_followed_is_followed_later(
         wait(lambda: gone in caplog.text)
     finally:
         greenlet.kill()
+
+
+def test_a_store_that_can_only_be_read(
+    stores: tuple[Store, Store], postgres: Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a full disk, or before a standby is promoted."""
+    stores[0].save([ONE, replace(TWO, expires_at=1.0)], [])
+    store = Store(f"{postgres.url}&options=-c%20default_transaction_read_only%3Don")
+    table = BindingTable(PREFIXES)
+    ledger = Ledger(table, store, Events(), lambda keys: None)
+    changes = Changes(ledger, Adoption(ledger, own_answers=True))
+    changes.load()
+    assert list(table) == [ONE]
+    assert "cannot execute DELETE in a read-only transaction" in caplog.text
+    with pytest.raises(StoreUnavailable, match="read-only"):
+        changes.change(create=[THREE])
+    store.close()
 
 
 def test_a_change_whose_commit_nobody_answers_for(
