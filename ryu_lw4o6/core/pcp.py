@@ -87,6 +87,7 @@ class Result(enum.IntEnum):
         return SHORT_ERROR if self in _SHORT else LONG_ERROR
 
 
+_RESULTS = frozenset(map(int, Result))
 _SHORT = frozenset(
     {
         Result.NETWORK_FAILURE,
@@ -279,14 +280,15 @@ def parse_request(data: bytes) -> Request:
 
 def parse_response(data: bytes) -> Response:
     """Read what was sent to a client. Raises ValueError for what a client ignores
-    (RFC 6887 section 8.3)."""
+    (RFC 6887 section 8.3). An error that is not known here is one all the same: NO_RESOURCES,
+    which stands for any (section 7.4)."""
     if len(data) < HEADER_LENGTH or len(data) > MAX_LENGTH or len(data) % 4:
         raise ValueError(f"a response of {len(data)} bytes")
     version, opcode, _, code, lifetime, epoch, _ = _RESPONSE_HEADER.unpack_from(data)
-    if version != VERSION or not opcode & _RESPONSE:
+    result = Result(code) if code in _RESULTS else Result.NO_RESOURCES
+    if not opcode & _RESPONSE or (version != VERSION and result is not Result.UNSUPP_VERSION):
         raise ValueError("no response of version 2")
     opcode &= ~_RESPONSE
-    result = Result(code)
     mapping, options = None, Options()
     if opcode == Opcode.MAP and len(data) >= HEADER_LENGTH + _MAP.size:
         mapping = _mapping(data, HEADER_LENGTH)

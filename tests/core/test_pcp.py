@@ -196,13 +196,24 @@ def test_what_could_not_be_read_comes_back_with_the_end_of_its_client_address() 
         f"02 01 00 00 00000e10 000003e8 {'00' * 12} {MAP}",  # a request
         f"01 81 00 00 00000e10 000003e8 {'00' * 12} {MAP}",
         f"02 81 00 00 00000e10 000003e8 {'00' * 12}",  # where is the mapping?
-        f"02 81 00 63 00000e10 000003e8 {'00' * 12} {MAP}",  # result code 99
+        f"03 81 00 08 00000e10 000003e8 {'00' * 12} {MAP}",
         f"02 81 00 00 00000e10 000003e8 {'00' * 12} {MAP} 82 00 0004 04001000",
     ],
 )
 def test_bad_responses(message: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (any will do)
         pcp.parse_response(data(message))
+
+
+@pytest.mark.parametrize(
+    ("head", "result"),
+    [("02 81 00 63", Result.NO_RESOURCES), ("03 81 00 01", Result.UNSUPP_VERSION)],
+)
+def test_every_error_is_one(head: str, result: Result) -> None:
+    """One that is not known, and that of a server which does not know version 2 (section 9)."""
+    response = pcp.parse_response(data(f"{head} 00000e10 000003e8 {'00' * 12} {MAP}"))
+    assert (response.result, response.lifetime) == (result, 3600)
+    assert response.mapping is not None
 
 
 def test_a_client_passes_over_options_that_it_does_not_know() -> None:

@@ -162,6 +162,15 @@ def test_an_error_holds_for_its_lifetime(lifetime: int, waits: float) -> None:
     assert sent(actions).lifetime == 3600
 
 
+def test_a_server_of_another_version_may_be_updated() -> None:
+    """It is asked again after half an hour at most (RFC 6887 section 9)."""
+    client, _ = step(NEW, Start(), 0.0, middle)
+    no = answer(result=wire.Result.UNSUPP_VERSION, lifetime=86400).payload
+    client, actions = step(client, Received(b"\3" + no[1:]), 1.0, middle)
+    assert actions == (Note("pcp_refused", {"result": "UNSUPP_VERSION", "seconds": 1800}),)
+    assert client.wake == 1801
+
+
 @pytest.mark.parametrize(
     "received",
     [

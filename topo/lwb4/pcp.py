@@ -201,7 +201,9 @@ def _answers(client: Client, response: pcp.Response) -> bool:
 
 def _refused(client: Client, response: pcp.Response, now: float) -> Result:
     """An error holds for its lifetime; a mapping that is there stays until it expires."""
-    seconds = max(MIN_INTERVAL, min(response.lifetime, MAX_LIFETIME))
+    unsupported = response.result is pcp.Result.UNSUPP_VERSION  # until it is updated (section 9)
+    most = pcp.LONG_ERROR if unsupported else MAX_LIFETIME
+    seconds = max(MIN_INTERVAL, min(response.lifetime, most))
     note = Note("pcp_refused", {"result": response.result.name, "seconds": seconds})
     return replace(client, phase=Phase.REFUSED, send_at=now + seconds), (note,)
 
