@@ -16,12 +16,16 @@ def addresses(instance: Instance) -> list[IPv6Interface]:
 
 
 def missing(instance: Instance) -> list[str]:
-    """What LOCAL is to have and has not. Raises ShimError where there is no such port."""
+    """What LOCAL is to have and has not; all of it, if it is not there itself. Raises ShimError."""
     bridge = instance.bridge
-    links = read("ip", "-j", "-6", "addr", "show", "dev", bridge)
-    there = {IPv6Address(found["local"]) for link in links for found in link.get("addr_info", ())}
+    there = {
+        IPv6Address(found["local"])
+        for link in read("ip", "-j", "-6", "addr")
+        if link.get("ifname") == bridge
+        for found in link["addr_info"]
+    }
     lost = [str(address.ip) for address in addresses(instance) if address.ip not in there]
-    default = "ip", "-j", "-6", "route", "show", "default", "dev", bridge
-    if instance.ipv6.next_hop is not None and not read(*default):
+    routes = read("ip", "-j", "-6", "route", "show", "default")
+    if instance.ipv6.next_hop is not None and bridge not in {r.get("dev") for r in routes}:
         lost.append("the default route")
     return lost

@@ -133,8 +133,12 @@ def connect(instance: Instance, controller: str) -> Iterator[Step]:
     )  # fmt: skip
 
 
-def dismantle(instance: Instance) -> Iterator[Step]:
+def remove_bridge(instance: Instance) -> Iterator[Step]:
     yield _step("ovs-vsctl", f"--timeout={_OVS_SECONDS}", "--if-exists", "del-br", instance.bridge)
+
+
+def dismantle(instance: Instance) -> Iterator[Step]:
+    yield from remove_bridge(instance)
     for nic in _nics(instance):
         for offload in _OFFLOADS:
             yield _step("ethtool", "-K", nic, offload, "on", may_fail=True)
@@ -153,6 +157,8 @@ def up(instance: Instance, controller: str = DEFAULT_CONTROLLER) -> None:
     _nic_mac(instance.ipv4.port)
     _run(prepare_nics(instance))
     shim.attach(instance)
+    if not _link(instance.bridge):  # somebody has deleted it, which Open vSwitch does not mend
+        _run(remove_bridge(instance))
     _run(let_go(instance.bridge, _unread(instance)))
     _run(build_bridge(instance, hwaddr))
     require_local(instance)

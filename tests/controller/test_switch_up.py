@@ -111,6 +111,15 @@ def test_a_nic_that_was_away_is_taken_anew(ovs: Ovs) -> None:
     wait_for("a frame is received", lambda: received(ovs))
 
 
+def test_a_bridge_whose_own_port_is_gone_is_made_anew(ovs: Ovs) -> None:
+    assert switch(ovs, "up").returncode == 0
+    ovs("ip", "link", "del", "br-lwaftr")
+    lost = "2001:db8:1::1, 2001:db8:ffff::1, the default route"
+    assert f"addresses        MISSING: {lost}\n" in switch(ovs, "status").stdout
+    assert switch(ovs, "up").returncode == 0
+    assert "2001:db8:ffff::1/128" in ovs("ip", "-6", "addr", "show", "dev", "br-lwaftr")
+
+
 def test_an_open_vswitch_that_does_not_run(ovs: Ovs) -> None:
     assert switch(ovs, "up").returncode == 0
     ovs("ip", "-6", "addr", "del", "2001:db8:ffff::1/128", "dev", "br-lwaftr")
