@@ -26,6 +26,7 @@ from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.fatal import fatal
 from ryu_lw4o6.ledger import Outage
 from ryu_lw4o6.store import StoreUnavailable
+from ryu_lw4o6.switchboard import Switch
 
 LOG = logging.getLogger(__name__)
 
@@ -51,6 +52,14 @@ def _on(event: Any, states: Any) -> Callable[[Callable[..., None]], Callable[...
         return handler
 
     return decorate
+
+
+def _connect(switch: Switch, datapath: Any) -> None:
+    LOG.info("%s: connected from %s", switch.instance.name, datapath.address[0])
+    session = switch.connect(datapath)
+    hub.spawn(fatal(session.run))
+    hub.spawn(fatal(switch.probe), session)
+    hub.spawn(fatal(switch.watch), session)
 
 
 class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
@@ -92,14 +101,27 @@ class LwaftrApp(app_manager.RyuApp):  # type: ignore[misc]
                     )  # fmt: skip
                 datapath.close()
         elif event.state == MAIN_DISPATCHER:
-            LOG.info("%s: connected from %s", switch.instance.name, datapath.address[0])
-            session = switch.connect(datapath)
-            hub.spawn(fatal(session.run))
-            hub.spawn(fatal(switch.probe), session)
-            hub.spawn(fatal(switch.watch), session)
+            if switch.session is None:
+                _connect(switch, datapath)
+            else:
+                hub.spawn(self._take_place, switch, datapath)
         else:
-            LOG.warning("%s: disconnected", switch.instance.name)
             switch.disconnect(datapath)
+
+    @fatal
+    def _take_place(self, switch: Switch, datapath: Any) -> None:
+        """The switch may have lost its older connection, which nobody has told us. If that answers,
+        it is another switch."""
+        channel.tap(datapath, lambda kind, *_: kind == ofproto_v1_3.OFPT_PACKET_IN)
+        if switch.session is not None and switch.session.is_alive():
+            if self._strangers.add((datapath.id, datapath.address[0]), time.monotonic()):
+                LOG.error(
+                    "%s: a second switch has datapath id %016x (from %s); closing its connection",
+                    switch.instance.name, datapath.id, datapath.address[0],
+                )  # fmt: skip
+            datapath.close()
+        elif datapath.state == MAIN_DISPATCHER:
+            _connect(switch, datapath)
 
     @_on(ofp_event.EventOFPPortStateChange, MAIN_DISPATCHER)
     def _port_state_change(self, event: Any) -> None:

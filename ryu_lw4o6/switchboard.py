@@ -153,6 +153,7 @@ class Switch:
     def disconnect(self, datapath: Any) -> None:
         """A connection ended; nothing happens if a newer one has taken its place."""
         if self._datapath is datapath and self.session is not None:
+            LOG.warning("%s: disconnected", self.instance.name)
             self.session.close()
             self.session = None
             self._datapath = None

@@ -329,6 +329,19 @@ def test_an_unknown_datapath_is_turned_away(controller: Controller, ovs: Ovs) ->
     assert controller.log.read_text().count("no instance has datapath id") == 1  # once a minute
 
 
+def test_a_second_switch_with_the_same_datapath_id_is_turned_away(
+    controller: Controller, ovs: Ovs
+) -> None:
+    ovs("ovs-vsctl", "add-br", "br1", "--", "set", "bridge", "br1", "datapath_type=netdev",
+        "protocols=OpenFlow13", "other-config:datapath-id=0000000000000001",
+        "--", "set-controller", "br1", "tcp:127.0.0.1:6653")  # fmt: skip
+    closed = "br1<->tcp:127.0.0.1:6653: connection closed by peer"
+    wait_for("it is turned away", lambda: closed in (ovs.directory / "vswitchd.log").read_text())
+    assert "a second switch has datapath id 0000000000000001" in controller.log.read_text()
+    assert controller.ready()
+    assert controller.switch()["connections"] == 1
+
+
 def test_open_vswitch_warned_of_nothing(controller: Controller, ovs: Ovs) -> None:
     controller.rest("POST", "/v1/bindings?wait=applied", BINDING)
     log = (ovs.directory / "vswitchd.log").read_text()
