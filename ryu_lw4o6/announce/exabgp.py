@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import logging
 import os
 import pwd
-import shutil
 import signal
 import socket
 import struct
@@ -26,7 +26,7 @@ from typing import Any
 from eventlet.green import socket as green_socket
 from ryu.lib import hub
 
-from ryu_lw4o6.announce import pipe
+from ryu_lw4o6.announce import pipe, steady
 from ryu_lw4o6.core.settings import Announce
 
 LOG = logging.getLogger(__name__)
@@ -115,8 +115,7 @@ class ExaBgp:
         return self._connection is not None
 
     def _start(self) -> None:
-        program = shutil.which("exabgp", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-        if program is None:
+        if importlib.util.find_spec("exabgp") is None:
             raise SpeakerError("it is not installed; pip install 'ryu-lw4o6[bgp]'")
         self._directory.mkdir(parents=True, exist_ok=True)
         self._path("conf").write_text(self._config)
@@ -130,7 +129,8 @@ class ExaBgp:
         }
         with self._path("log").open("ab") as log:
             self._process = subprocess.Popen(
-                [program, "server", str(self._path("conf"))],
+                # -P: another exabgp than this module.
+                [sys.executable, "-P", steady.__file__, "server", str(self._path("conf"))],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=environment, start_new_session=True,
             )  # fmt: skip

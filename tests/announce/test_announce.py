@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ryu_lw4o6.announce.exabgp import HOLD_SECONDS
 from tests.support.bird import Bird
 from tests.support.netns import namespace
 from tests.support.ovs import run, wait_for
@@ -61,8 +62,28 @@ class Network:
         return found
 
 
+CLOCK = """\
+import time
+from pathlib import Path
+clock = time.time
+time.time = lambda: clock() + float(Path("{file}").read_text())
+"""
+"""For every Python program of a machine whose clock is wrong by the seconds in a file."""
+
+
 @pytest.fixture(scope="module")
-def network() -> Iterator[Network]:
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    directory = tmp_path_factory.mktemp("clock")
+    file = directory / "wrong"
+    file.write_text("0")
+    (directory / "sitecustomize.py").write_text(CLOCK.format(file=file))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(directory))
+        yield file
+
+
+@pytest.fixture(scope="module")
+def network(clock: Path) -> Iterator[Network]:
     yield from build("withdraw")
 
 
@@ -101,6 +122,15 @@ def test_routes_have_next_hops_and_preference(network: Network) -> None:
         "announced": True, "obstacle": None, "speaker": "running",
         "peers": {"2001:db8:c::fe": "up"},
     }  # fmt: skip
+
+
+def test_the_clock_is_set(network: Network, clock: Path) -> None:
+    log = network.rig.controller.log
+    before = log.read_text().count("BGP session with")
+    clock.write_text("-3600")
+    time.sleep(HOLD_SECONDS + 0.5)  # nothing is to happen, which takes its time
+    assert network.announced()
+    assert log.read_text().count("BGP session with") == before
 
 
 def test_drain_and_its_end(network: Network) -> None:
