@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from xdist.scheduler import LoadScopeScheduling
 
-APART = {"core", "docs", "fuzz", "packaging", "rest", "store", "supporting", "topo"}
-"""Folders whose tests build no lwAFTR. The tests of all others run one at a time, in one process:
-an lwAFTR beside another is a slow one."""
+APART = {"core", "docs", "fuzz", "packaging", "rest", "store", "supporting", "topo", "wire"}
+"""Folders that do not mind what runs beside them. Of all others one test runs at a time: they
+measure time, crowd a switch, or share a name."""
 
 
 class Lanes(LoadScopeScheduling):  # type: ignore[misc]
-    """The largest unit is handed out first: the tests with an lwAFTR."""
+    """Units are handed out by their number of tests."""
 
     def _split_scope(self, nodeid: str) -> str:
         folder = nodeid.split("/")[1]
-        return folder if folder in APART else "lwAFTR"
+        return folder if folder in APART else "one at a time"
