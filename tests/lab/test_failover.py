@@ -28,7 +28,9 @@ def built() -> Iterator[FailoverBuilder]:
 def test_up_is_safe_to_repeat_and_status_shows_it_all(built: FailoverBuilder) -> None:
     assert "the lab is up already" in lab("up", "--failover").stdout
     other = lab("up", "--failover", "--mechanism", "icmpv6")
-    assert other.stderr == "lw4o6-lab: lw4o6-test is up as another lab; first run: lw4o6-lab down\n"
+    assert other.stderr == (
+        "lw4o6-lab: lw4o6-test is up as another lab; first run: lw4o6-lab --name lw4o6-test down\n"
+    )
     assert built.run("host1", "ping", "-c", "1", "-W", "3", str(SERVER)).returncode == 0
     status = lab("status")
     assert status.returncode == 0, status.stdout
