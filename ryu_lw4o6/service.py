@@ -113,6 +113,7 @@ class Service:
             if switch.announcer is not None:
                 found.append(switch.announcer.run)
         found += [relay.run for relay in self.dhcp_relays.values()]
+        found += [switch.crowd_watch.run for switch in self.by_name.values()]
         found += [switch.setup_watch.run for switch in self.by_name.values()]
         return found
 

@@ -27,6 +27,7 @@ from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.core.times import rfc3339
 from ryu_lw4o6.counters import IcmpSent
+from ryu_lw4o6.crowd_watch import CrowdWatch
 from ryu_lw4o6.events import Events
 from ryu_lw4o6.own_fragments import OwnFragments
 from ryu_lw4o6.path_mtu import Outcome, Paths
@@ -107,6 +108,7 @@ class Switch:
         self.connections = 0
         self.icmp_sent = IcmpSent()
         self.shim = CounterReader(instance)
+        self.crowd_watch = CrowdWatch(instance)
         self.setup_watch = SetupWatch(instance, self.changed)
         self.slow_path = SlowPath(instance, self._too_big)
         self.own_fragments = OwnFragments(instance, self._tell_sender)

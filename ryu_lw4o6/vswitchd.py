@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import socket
+import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 SIZE = 8 << 20
@@ -25,6 +28,7 @@ NICE = 10
 """Of threads that make way: they have a tenth of a processor that somebody else wants, too."""
 
 _SO_RCVBUFFORCE = 33
+_SO_MEMINFO = 55
 _PIDFD_GETFD = 438
 _PROCESS = "ovs-vswitchd"
 _REVALIDATOR = "revalidator"
@@ -56,6 +60,34 @@ def sizes(nics: Sequence[str]) -> dict[str, int]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A packet socket of ovs-vswitchd: packets wait there until it reads them."""
+
+    pid: int
+    descriptor: int
+    inode: int
+
+
+def queues(nics: Sequence[str]) -> list[Queue]:
+    """Where packets from ``nics`` wait. Raises OSError."""
+    return [queue for queue, _ in _queues(nics)]
+
+
+def fill(queue: Queue) -> float:
+    """How much of the room is taken, of 1. Raises OSError if the socket is closed.
+
+    It is borrowed anew each time: one that ovs-vswitchd has left behind would go on receiving.
+    """
+    with _borrow(queue.pid, queue.descriptor) as borrowed:
+        if os.fstat(borrowed.fileno()).st_ino != queue.inode:
+            raise OSError(errno.EBADF, "another socket")
+        taken, room = struct.unpack_from(
+            "=II", borrowed.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 64)
+        )
+    return float(taken / room)
+
+
 def revalidators(pid: int) -> list[int]:
     """Their thread ids."""
     found = []
@@ -75,14 +107,19 @@ def packet_sockets(table: str) -> dict[int, int]:
 def _sockets(nics: Sequence[str]) -> Iterator[tuple[int, str, socket.socket]]:
     """Every packet socket on ``nics`` that an ovs-vswitchd has: its process, the NIC, and the
     socket, borrowed for as long as the caller looks at it."""
+    for queue, nic in _queues(nics):
+        with _borrow(queue.pid, queue.descriptor) as borrowed:
+            yield queue.pid, nic, borrowed
+
+
+def _queues(nics: Sequence[str]) -> Iterator[tuple[Queue, str]]:
     names = {socket.if_nametoindex(nic): nic for nic in nics}
     inodes = packet_sockets(Path("/proc/thread-self/net/packet").read_text())
     wanted = {inode: names[index] for inode, index in inodes.items() if index in names}
     for pid in _processes():
         for descriptor, inode in _descriptors(pid):
             if inode in wanted:
-                with _borrow(pid, descriptor) as borrowed:
-                    yield pid, wanted[inode], borrowed
+                yield Queue(pid, descriptor, inode), wanted[inode]
 
 
 def _processes() -> Iterator[int]:

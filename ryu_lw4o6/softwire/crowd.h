@@ -42,6 +42,32 @@ struct {
 	__type(value, struct window);
 } crowd SEC(".maps");
 
+/*
+ * What the controller has found that Open vSwitch has time for: so many packets in a window, until
+ * then by the kernel's monotonic clock.
+ */
+struct allowance {
+	__u64 until;
+	__u64 packets;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct allowance);
+} allowance SEC(".maps");
+
+static __always_inline __u64 allowed(const struct settings *own)
+{
+	__u32 key = 0;
+	struct allowance *now = bpf_map_lookup_elem(&allowance, &key);
+
+	if (now && now->packets < own->crowd && bpf_ktime_get_ns() < now->until)
+		return now->packets;
+	return own->crowd;
+}
+
 static __always_inline int in_time(__u64 most)
 {
 	__u64 number = bpf_ktime_get_ns() >> WINDOW_BITS;
@@ -65,10 +91,11 @@ static __always_inline int gets_in(const struct in6_addr *address, const struct 
 				   const struct settings *own)
 {
 	struct lwb4 fresh = {};
-	__u32 most = own->crowd;
+	__u64 most;
 
 	if (known && !known->refused)
 		return 1;
+	most = allowed(own);
 	/* Those who have been told before leave room for those who have not. */
 	if (known)
 		most = told_lately(known, own) ? most / 2 : most - most / 16;

@@ -47,6 +47,9 @@ LEAST_CROWD = 5_000
 """How many first packets of lwB4s get in per second, however small ``unknown_rate`` is: those with
 bindings are among them."""
 
+ALLOWANCE = "allowance"
+"""The map of ``struct allowance`` in crowd.h."""
+
 _CROWD_SECONDS = (1 << 25) / 1e9  # WINDOW_BITS of crowd.h
 
 _NOTES = slice(8, 24)
@@ -66,6 +69,11 @@ class Notes:
 
     def pack(self) -> bytes:
         return struct.pack("=8sII", self.digest, self.mtu_before, self.clsact_made)
+
+
+def crowd(instance: Instance) -> int:
+    """How many packets of lwB4s that are new, or were refused, get in within a window."""
+    return int(max(instance.unknown_rate, LEAST_CROWD) * _CROWD_SECONDS)
 
 
 # --- finding them -----------------------------------------------------------------------------
@@ -164,7 +172,7 @@ def fill(instance: Instance, maps: Maps, new: Notes | None = None) -> None:
         struct.pack("=H", instance.ipv6.flow_label is FlowLabel.HASHED),
         struct.pack("=H", instance.ipv6.dscp is Dscp.OUTER),
         struct.pack("=III", QUIET_SECONDS * 1000, HOP_LIMIT, instance.ipv4.mtu),
-        struct.pack("=I", int(max(instance.unknown_rate, LEAST_CROWD) * _CROWD_SECONDS)),
+        struct.pack("=I", crowd(instance)),
     )
     _update(maps["settings"], bytes(4), b"".join(parts))
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import struct
+import time
 from collections.abc import Iterator
 from ipaddress import IPv6Address
 
@@ -11,7 +14,8 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from ryu_lw4o6.softwire import nic, shim
+from ryu_lw4o6.softwire import maps, nic, shim
+from ryu_lw4o6.softwire.kernel_map import KernelMap
 from ryu_lw4o6.softwire.maps import LEAST_CROWD
 from ryu_lw4o6.softwire.nic import Hook
 from tests.shim.test_answer import Refusing, back, stranger
@@ -90,3 +94,37 @@ def test_those_who_were_refused_compete_until_something_is_for_them(incoming: Pr
     found = [incoming.run(frame(LWB4))[0] for _ in range(CROWD)]
     assert set(found) == {XDP_PASS}
     assert counters()["refused_crowd"] == before
+
+
+def allow(packets: int, seconds: float) -> None:
+    """Say how many of a crowd may get in within a window, and for how long that holds."""
+    own = maps.of_instance(INSTANCE)
+    assert own is not None
+    allowance = KernelMap(own[maps.ALLOWANCE])
+    until = time.monotonic_ns() + int(seconds * 1e9)
+    allowance.write(0, struct.pack("=QQ", until, packets))
+    allowance.close()
+
+
+def in_a_window(incoming: Program) -> int:
+    """How many of an endless crowd get in within a window: from the first of a new one to the first
+    that is kept out. One that is sent slowly may last into the next, so the least of three."""
+    gets_in = (incoming.run(one)[0] == XDP_PASS for _ in itertools.count() for one in crowd())
+
+    def count() -> int:
+        while next(gets_in):
+            pass
+        while not next(gets_in):
+            pass
+        return 1 + sum(1 for _ in itertools.takewhile(bool, gets_in))
+
+    return min(count() for _ in range(3))
+
+
+def test_fewer_get_in_for_as_long_as_the_controller_says(incoming: Program) -> None:
+    allow(10, 60.0)
+    assert in_a_window(incoming) == 10
+    allow(10, -1.0)  # nobody has said so for a while
+    assert in_a_window(incoming) == 167
+    allow(1000, 60.0)  # it may keep out more, not fewer
+    assert in_a_window(incoming) == 167

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+from scapy.layers.inet import UDP
 
 from ryu_lw4o6.store import Store
 from tests.support.ovs import wait_for
 from tests.support.postgres import Postgres
 from tests.support.rig import CONFIG, Rig
-from tests.wire.scenario import frame_of
+from tests.wire.scenario import frame_of, softwire, upstream
 from tests.wire.test_data_packet import binding, drain, from_lwb4, passes, status, subscriber
 
 SUBSCRIBERS = range(0x100, 0x13C)
@@ -90,13 +93,13 @@ def outcomes(rig: Rig) -> dict[str, dict[str, int]]:
 
 
 @contextlib.contextmanager
-def storm(rig: Rig, frames: list[bytes]) -> Iterator[None]:
+def storm(rig: Rig, frames: list[bytes], pause: float = _PAUSE) -> Iterator[None]:
     """Somebody sends these frames, again and again."""
     over = threading.Event()
 
     def send() -> None:
         for frame in itertools.cycle(frames):
-            if over.wait(_PAUSE):
+            if over.wait(pause):
                 return
             with contextlib.suppress(OSError):  # the interface is full
                 rig.wire6.send(frame)
@@ -108,3 +111,17 @@ def storm(rig: Rig, frames: list[bytes]) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def test_fewer_new_lwb4s_get_in_while_the_switch_cannot_keep_up(rig: Rig) -> None:
+    """Whatever it is that waits: here packets of somebody known, while the switch stands still."""
+    fewer, usual = "fewer new lwB4s get in", "as many new lwB4s get in as usual"
+    before = rig.controller.log.read_text().count(usual)
+    known = frame_of(softwire(upstream() / UDP(sport=1072, dport=53)), 6)
+    os.kill(rig.ovs.switch_pid, signal.SIGSTOP)
+    try:
+        with storm(rig, [known] * 500, pause=0):
+            wait_for(fewer, lambda: rig.controller.log.read_text().count(fewer) > before, 30)
+    finally:
+        os.kill(rig.ovs.switch_pid, signal.SIGCONT)
+    wait_for(usual, lambda: rig.controller.log.read_text().count(usual) > before, 30)

@@ -1,0 +1,31 @@
+"""How many new lwB4s are let in while the switch cannot keep up."""
+
+from __future__ import annotations
+
+HIGH, LOW = 0.4, 0.15
+"""Of the room for packets that wait: above the first fewer are let in, below the second more."""
+LEAST = 0.1
+"""Of those that are let in otherwise: there are always some."""
+_LESS, _PAUSE = 0.7, 0.4
+"""It takes a moment until fewer are seen in what waits."""
+_MORE = 0.04
+
+
+class Relief:
+    """``share`` is how much of the usual is let in, 1 at most. It goes down fast and up slowly, so
+    that it stays near what the switch can do (additive increase, multiplicative decrease)."""
+
+    def __init__(self) -> None:
+        self.share = 1.0
+        self._fewer_from = 0.0
+
+    def look(self, fill: float, now: float) -> float:
+        """The share from now on, when the room for packets is filled to ``fill``, of 1, at ``now``,
+        in seconds."""
+        if fill > HIGH:
+            if now >= self._fewer_from:
+                self.share = max(LEAST, self.share * _LESS)
+                self._fewer_from = now + _PAUSE
+        elif fill < LOW:
+            self.share = min(1.0, self.share * (1 + _MORE / 2) + _MORE / 20)
+        return self.share
