@@ -148,5 +148,10 @@ def _borrow(pid: int, descriptor: int) -> Iterator[socket.socket]:
         os.close(process)
     if copy < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    with socket.socket(fileno=copy) as borrowed:
+    try:
+        borrowed = socket.socket(fileno=copy)
+    except OSError:  # the number has become that of something else
+        os.close(copy)
+        raise
+    with borrowed:
         yield borrowed

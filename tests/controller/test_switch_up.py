@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ryu_lw4o6 import cli
+from ryu_lw4o6 import cli, vswitchd
 from ryu_lw4o6.core.config import load
 from ryu_lw4o6.switch import SwitchSetupError, require_local
 from tests.support.ovs import Ovs, wait_for
@@ -155,3 +157,14 @@ def test_a_controller_that_somebody_may_reach(
     with pytest.raises(SystemExit):  # there is no such file
         cli.main(["switch", "up", str(tmp_path / "none"), "--controller", target])
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_what_was_a_socket_of_ovs_vswitchd_is_not_taken_for_one() -> None:
+    """Its number may have become that of something else."""
+    descriptors = Path("/proc/self/fd")
+    with Path(__file__).open() as file, socket.socket() as other:
+        before = len(list(descriptors.iterdir()))
+        for number in (file.fileno(), other.fileno()):
+            with pytest.raises(OSError):  # noqa: PT011 (EBADF or ENOTSOCK)
+                vswitchd.fill(vswitchd.Queue(os.getpid(), number, inode=1))
+        assert len(list(descriptors.iterdir())) == before
