@@ -50,8 +50,8 @@ class CrowdWatch:
     def _watch(self) -> bool:
         """Watch for a while; whether there was something to watch. Raises ShimError, OSError."""
         queues = vswitchd.queues(nic.devices(self._instance))
-        found = maps.of_instance(self._instance)
-        if not queues or found is None or maps.ALLOWANCE not in found:
+        found = maps.of_instance(self._instance) if queues else None
+        if found is None or maps.ALLOWANCE not in found:
             return False
         allowance = KernelMap(found[maps.ALLOWANCE])
         try:

@@ -6,14 +6,16 @@ HIGH, LOW = 0.4, 0.15
 """Of the room for packets that wait: above the first fewer are let in, below the second more."""
 LEAST = 0.1
 """Of those that are let in otherwise: there are always some."""
-_LESS, _PAUSE = 0.7, 0.4
-"""It takes a moment until fewer are seen in what waits."""
-_MORE = 0.04
+_LESS = 0.7
+_PAUSE = 0.4
+"""Seconds: it takes a moment until fewer are seen in what waits."""
+_MORE, _AND_MORE = 1.02, 0.002
+"""Times what it is, and of the usual: it leaves the bottom soon, too."""
 
 
 class Relief:
     """``share`` is how much of the usual is let in, 1 at most. It goes down fast and up slowly, so
-    that it stays near what the switch can do (additive increase, multiplicative decrease)."""
+    that it stays near what the switch can do."""
 
     def __init__(self) -> None:
         self.share = 1.0
@@ -27,5 +29,5 @@ class Relief:
                 self.share = max(LEAST, self.share * _LESS)
                 self._fewer_from = now + _PAUSE
         elif fill < LOW:
-            self.share = min(1.0, self.share * (1 + _MORE / 2) + _MORE / 20)
+            self.share = min(1.0, self.share * _MORE + _AND_MORE)
         return self.share

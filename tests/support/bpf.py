@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import struct
+
+from ryu_lw4o6.softwire.kernel_map import bpf
 
 XDP_DROP, XDP_PASS = 1, 2
 TC_OK, TC_STOLEN = 0, 4
-_CALL = {"x86_64": 321, "aarch64": 280}
 _TEST_RUN, _GET_FD_BY_ID = 10, 13
-_ATTRIBUTES = 128
 _ROOM = 4096
-_LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def _bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
-    buffer = ctypes.create_string_buffer(attributes, _ATTRIBUTES)
-    result = _LIBC.syscall(_CALL[platform.machine()], command, buffer, _ATTRIBUTES)
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result, buffer.raw
 
 
 class Program:
     """A loaded program, by the kernel's id; held open until ``close``."""
 
     def __init__(self, number: int) -> None:
-        self._file, _ = _bpf(_GET_FD_BY_ID, struct.pack("III", number, 0, 0))
+        self._file, _ = bpf(_GET_FD_BY_ID, struct.pack("III", number, 0, 0))
 
     def run(self, frame: bytes, *, gso_size: int = 0) -> tuple[int, bytes]:
         """The program's verdict and what it made of the frame."""
@@ -36,7 +26,7 @@ class Program:
         # struct __sk_buff: gso_segs at 164, gso_size at 176, 192 bytes in all
         context = struct.pack("164xI8xI12x", 2, gso_size) if gso_size else b""
         held = ctypes.create_string_buffer(context, max(1, len(context)))
-        _, answer = _bpf(
+        _, answer = bpf(
             _TEST_RUN,
             struct.pack(
                 "=IIIIQQIIIIQ",
