@@ -7,13 +7,16 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable
+from ipaddress import IPv6Address
 from typing import Any, NamedTuple
 
 import eventlet.event
 import eventlet.timeout
 
+from ryu_lw4o6.core.addresses import text_of
 from ryu_lw4o6.core.times import rfc3339
 
+_AS_THEY_ARE = (bool, int, float)
 LOG = logging.getLogger(__name__)
 
 KEPT = 10_000
@@ -83,7 +86,7 @@ class _Event(NamedTuple):
 
     def shown(self) -> dict[str, Any]:
         details = {
-            name: value if isinstance(value, bool | int | float) else str(value)
+            name: value if type(value) in _AS_THEY_ARE else str(value)
             for name, value in self.details.items()
             if value is not None
         }
@@ -94,6 +97,6 @@ def _line(kind: str, details: dict[str, Any]) -> str:
     words = [kind]
     for name, value in details.items():
         if value is not None:
-            text = str(value)
+            text = text_of(value) if isinstance(value, IPv6Address) else str(value)
             words.append(f'{name}="{text}"' if " " in text else f"{name}={text}")
     return " ".join(words)
