@@ -238,7 +238,7 @@ def cookie(kind: CookieClass, object_id: int = 0) -> int:
 def binding_cookie(key: BindingKey) -> int:
     """The cookie of a binding's flows: its IPv4 address and PSID, so the switch's flows alone
     say which binding each of them belongs to."""
-    return CookieClass.BINDING << 56 | int(key.ipv4) << 16 | key.psid
+    return CookieClass.BINDING << 56 | key
 
 
 class Drop(enum.IntEnum):

@@ -40,13 +40,13 @@ class Listing:
     def __init__(self, service: BindingService) -> None:
         self._service = service
         self._version = -1
-        self._numbers: list[int] = []
+        self._keys: list[BindingKey] = []
         self._bindings: list[Binding] = []
 
     def page(self, wanted: Wanted, after: BindingKey | None, limit: int) -> Page:
-        numbers, bindings = self._candidates(wanted)
-        low, high = _span(numbers, wanted)
-        first = low if after is None else max(low, bisect_right(numbers, _number(*after)))
+        keys, bindings = self._candidates(wanted)
+        low, high = _span(keys, wanted)
+        first = low if after is None else max(low, bisect_right(keys, after))
         if wanted.origin is None and wanted.state is None:
             page = bindings[first : min(first + limit, high)]
             return Page(page, max(0, high - low), first + limit < high)
@@ -60,15 +60,15 @@ class Listing:
                     more = True
         return Page(page, total, more)
 
-    def _candidates(self, wanted: Wanted) -> tuple[list[int], list[Binding]]:
+    def _candidates(self, wanted: Wanted) -> tuple[list[BindingKey], list[Binding]]:
         table = self._service.table
         if wanted.lwb4 is not None:
             return _sorted(table.by_lwb4(wanted.lwb4))
         if self._version != table.version:
             # Lists are replaced, not changed: a request that is at work on the old ones goes on.
-            self._numbers, self._bindings = _sorted(list(table))
+            self._keys, self._bindings = _sorted(list(table))
             self._version = table.version
-        return self._numbers, self._bindings
+        return self._keys, self._bindings
 
     def _matching(
         self, bindings: list[Binding], low: int, high: int, wanted: Wanted
@@ -86,22 +86,18 @@ class Listing:
                 yield index
 
 
-def _number(ipv4: IPv4Address, psid: int) -> int:
-    return int(ipv4) << 16 | psid
+def _sorted(bindings: list[Binding]) -> tuple[list[BindingKey], list[Binding]]:
+    by_key = {binding.key: binding for binding in bindings}
+    keys = sorted(by_key)
+    return keys, [by_key[key] for key in keys]
 
 
-def _sorted(bindings: list[Binding]) -> tuple[list[int], list[Binding]]:
-    by_number = {_number(binding.ipv4, binding.psid): binding for binding in bindings}
-    numbers = sorted(by_number)
-    return numbers, [by_number[number] for number in numbers]
-
-
-def _span(numbers: list[int], wanted: Wanted) -> tuple[int, int]:
-    low, high = 0, len(numbers)
+def _span(keys: list[BindingKey], wanted: Wanted) -> tuple[int, int]:
+    low, high = 0, len(keys)
     ranges = [wanted.prefix] if wanted.prefix is not None else []
     if wanted.ipv4 is not None:
         ranges.append(IPv4Network(wanted.ipv4))
     for network in ranges:
-        low = max(low, bisect_left(numbers, _number(network.network_address, 0)))
-        high = min(high, bisect_right(numbers, _number(network.broadcast_address, 0xFFFF)))
+        low = max(low, bisect_left(keys, BindingKey(network.network_address, 0)))
+        high = min(high, bisect_right(keys, BindingKey(network.broadcast_address, 0xFFFF)))
     return low, max(low, high)

@@ -201,8 +201,8 @@ def _allocate(
     if found is None:
         result = Result.CANNOT_PROVIDE_EXTERNAL if strict else Result.NO_RESOURCES
         raise Refused(result, "no port set is free")
-    (address, psid), params = found
-    return Binding(lwb4, address, psid, params, origin=Origin.PCP)
+    key, params = found
+    return Binding(lwb4, key.ipv4, key.psid, params, origin=Origin.PCP)
 
 
 def _ports(

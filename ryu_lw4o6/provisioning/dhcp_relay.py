@@ -256,7 +256,8 @@ class DhcpRelay:
 
     def _binding(self, lease: Lease, br_address: IPv6Address | None) -> Binding:
         expires_at = None if lease.seconds is None else time.time() + lease.seconds
-        return Binding(lease.lwb4, *lease.key, lease.params, br_address, Origin.DHCP, expires_at)
+        ipv4, psid = lease.key.ipv4, lease.key.psid
+        return Binding(lease.lwb4, ipv4, psid, lease.params, br_address, Origin.DHCP, expires_at)
 
     def _send(self, ear: Ear, data: bytes, address: IPv6Address, port: int, scope: int = 0) -> None:
         if ear.send(data, address, port, scope):

@@ -105,7 +105,9 @@ class KeaSystem:
             lwb4, br_address = holder(_agent(lease))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             return None
-        return Binding(lwb4, *key, prefix.params, br_address, Origin.VALIDATED, expires_at)
+        return Binding(
+            lwb4, key.ipv4, key.psid, prefix.params, br_address, Origin.VALIDATED, expires_at
+        )
 
 
 def _ask(control: Control, command: str, arguments: Answer) -> Answer:

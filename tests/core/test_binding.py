@@ -30,6 +30,21 @@ def make(ipv4: str, psid: int, lwb4: str = "2001:db8:b4::1", prefix: Prefix = SH
     return Binding(IPv6Address(lwb4), IPv4Address(ipv4), psid, prefix.params)
 
 
+@given(st.ip_addresses(v=4), st.integers(0, 0xFFFF), st.ip_addresses(v=4), st.integers(0, 0xFFFF))
+def test_keys(ipv4: IPv4Address, psid: int, other: IPv4Address, others: int) -> None:
+    key = BindingKey(ipv4, psid)
+    assert (key.ipv4, key.psid, str(key)) == (ipv4, psid, f"{ipv4}/{psid}")
+    assert (key == BindingKey(other, others)) == ((ipv4, psid) == (other, others))
+    assert (key < BindingKey(other, others)) == ((ipv4, psid) < (other, others))
+
+
+@pytest.mark.parametrize("psid", [-1, 65536])
+def test_what_is_no_psid_is_no_part_of_a_key(psid: int) -> None:
+    """It would be the key of another address."""
+    with pytest.raises(ValueError, match=f"{psid} is no PSID"):
+        BindingKey(IPv4Address("192.0.2.1"), psid)
+
+
 def test_lookups_by_hand() -> None:
     table = BindingTable(PREFIXES)
     # PSID offset 6, length 2: of each 1024 ports PSID 1 has those from 256 to 511.

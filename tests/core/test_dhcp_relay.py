@@ -204,7 +204,7 @@ def test_release_and_decline_name_a_port_set(kind: Kind) -> None:
     for known in (PORT_SET, naming(STAND_IN)):
         sent, query = to_server(message(known), LWB4, None, LEASES)
         assert STAND_IN in (sent.ciaddr, requested(sent))
-        assert query.key == (ADDRESS, PSID)
+        assert query.key == BindingKey(ADDRESS, PSID)
     assert dropped(message({}), LWB4) is Drop.NO_LEASE
     assert dropped(message(naming(SERVER)), LWB4) is Drop.NO_LEASE
 

@@ -9,6 +9,8 @@ import textwrap
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -61,7 +63,8 @@ def test_saving_replaces_and_deletes(url: str) -> None:
 def test_a_change_is_stored_whole_or_not_at_all(url: str) -> None:
     store = Store(url)
     store.save([PLAIN], [])
-    unfit = Binding(PLAIN.lwb4, PLAIN.ipv4, None, SHARED)  # type: ignore[arg-type]
+    params: Any = SimpleNamespace(psid_offset=None, psid_length=6)
+    unfit = replace(PLAIN, params=params)
     with pytest.raises(StoreError):
         store.save([FULL_OPTIONS, unfit], [PLAIN.key])
     assert held(url) == {PLAIN.key: PLAIN}
