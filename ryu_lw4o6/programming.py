@@ -44,6 +44,7 @@ class _Bundle:
     refused: dict[BindingKey, str]
     pipeline: dict[bytes, bytes] | None = None
     messages: dict[int, BindingKey | None] = field(default_factory=dict)
+    sent: bool = False
     barrier: int = 0
 
 
@@ -51,7 +52,7 @@ class Programming:
     """The flows of one switch, changed by one greenlet only, which calls ``apply``.
 
     ``next_hop_mac`` is asked whenever the pipeline is computed; ``on_progress`` is told that
-    something was confirmed or refused.
+    something was sent, confirmed or refused.
     """
 
     def __init__(
@@ -142,6 +143,12 @@ class Programming:
                 return True
         return False
 
+    def unsent(self, key: BindingKey) -> bool:
+        """Whether there is something of the binding with this key that has yet to be sent."""
+        if (self._dirty and key in self._dirty) or (self._refused and key in self._refused):
+            return True
+        return any(not bundle.sent and key in bundle.keys for bundle in self._in_flight)
+
     def apply(self, ports: Ports, go_on: Callable[[], bool]) -> None:
         """Bring the pipeline and all bindings in line, for as long as ``go_on`` says so. Raises
         SessionError.
@@ -189,6 +196,8 @@ class Programming:
             pipeline_messages, bundle.pipeline = self._pipeline_changes(ports)
             self.pipeline_dirty = False
         self._dialogue.send_all(self._messages_of(bundle, pipeline_messages))
+        bundle.sent = True
+        self._on_progress()
         bundle.barrier = self._dialogue.request_barrier()
         return bundle
 

@@ -130,6 +130,11 @@ class Session:
         """Whether the switch has yet to confirm the binding with this key."""
         return self.state is not State.READY or self._programming.underway(key)
 
+    def unsent(self, key: BindingKey) -> bool:
+        """Whether the switch has yet to be sent the binding with this key. What is sent from then
+        on finds its flows, since the switch does one thing after the other."""
+        return self.state is not State.READY or self._programming.unsent(key)
+
     @property
     def bindings(self) -> int:
         """How many bindings the switch has."""
@@ -141,7 +146,8 @@ class Session:
         return self._programming.backlog
 
     def wait_progress(self, timeout: float) -> bool:
-        """Wait until something was confirmed or refused; False when ``timeout`` seconds pass."""
+        """Wait until something was sent, confirmed or refused; False when ``timeout`` seconds
+        pass."""
         with eventlet.timeout.Timeout(timeout, False):
             self._progress.wait()
             return True

@@ -220,7 +220,7 @@ class UnknownTraffic:
             self._refused(question, frames[0])
 
     def run(self) -> None:
-        """Send on what was accepted as soon as the switch has the flows for it, and tell what was
+        """Send on what was accepted as soon as the flows for it are on their way, and tell what was
         refused. For ever."""
         while True:
             self._wake.wait()
@@ -252,7 +252,7 @@ class UnknownTraffic:
                 if session.failure(question.key):
                     self._drop(question, "dropped_switch")
                     continue
-                if not session.pending(question.key):
+                if not session.unsent(question.key):
                     self._reinject(session, question)
                     continue
             if now - accepted_at > APPLY_SECONDS:

@@ -198,6 +198,24 @@ def test_a_binding_removed_before_its_addition_is_confirmed_leaves_no_flow(
     assert session.bindings == 0
 
 
+def test_a_binding_is_sent_before_it_is_confirmed(
+    switch_and_session: tuple[Switch, Session, BindingTable],
+) -> None:
+    switch, session, table = switch_and_session
+    seen = []
+
+    def look() -> None:
+        seen.append((session.unsent(BINDING.key), session.pending(BINDING.key)))
+
+    switch.before_reply = look
+    table.add(BINDING)
+    session.touch([BINDING.key])
+    assert session.unsent(BINDING.key)
+    _wait(lambda: not session.pending(BINDING.key))
+    assert seen == [(False, True)]
+    assert not session.unsent(BINDING.key)
+
+
 @pytest.mark.parametrize("seed", range(100))
 def test_whatever_changes_and_fails_the_switch_ends_up_with_the_table(
     seed: int, switch_and_session: tuple[Switch, Session, BindingTable],

@@ -19,7 +19,7 @@ from tests.rules.samples import PREFIXES, instance
 
 
 class Switch:
-    """A session whose flows are confirmed when a test says so."""
+    """A session whose flows are sent when a test says so."""
 
     ports = SimpleNamespace(ipv4=1, softwire=2)
     late = True
@@ -27,7 +27,7 @@ class Switch:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
 
-    def pending(self, key: object) -> bool:
+    def unsent(self, key: object) -> bool:
         return self.late
 
     def failure(self, key: object) -> None:
