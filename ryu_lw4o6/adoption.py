@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +23,8 @@ from ryu_lw4o6.threads import threading
 LOG = logging.getLogger(__name__)
 
 KEPT_AT_ONCE = 1000
+WAY_SECONDS = 1.0
+"""How long so many wait at most while the switches have something to do."""
 
 
 @dataclass(eq=False, slots=True)
@@ -34,10 +37,12 @@ class _Unsaved:
 
 
 class Adoption:
-    """With ``own_answers``, what the supporting system says comes out of our store itself."""
+    """With ``own_answers``, what the supporting system says comes out of our store itself.
+    ``busy`` is whether the switches have something to do."""
 
-    def __init__(self, ledger: Ledger, *, own_answers: bool) -> None:
+    def __init__(self, ledger: Ledger, busy: Callable[[], object], *, own_answers: bool) -> None:
         self._ledger = ledger
+        self._busy = busy
         self._own_answers = own_answers
         self._to_keep: dict[BindingKey, _Unsaved] = {}
         self._wake_keeper = hub.Event()
@@ -99,8 +104,9 @@ class Adoption:
         waiting = self._to_keep.get(key)
         if waiting is not None and waiting.binding == before:
             before = waiting.before
+        if not self._to_keep:
+            self._wake_keeper.set()
         self._to_keep[key] = _Unsaved(binding, before)
-        self._wake_keeper.set()
 
     def keep(self) -> None:
         """Store what was adopted or withdrawn. For ever."""
@@ -109,6 +115,7 @@ class Adoption:
             self._wake_keeper.wait()
             self._wake_keeper.clear()
             while self._to_keep:
+                self._give_way()
                 try:
                     with self._ledger.changing:
                         self._keep_some()
@@ -117,6 +124,12 @@ class Adoption:
                     hub.sleep(AGAIN_SECONDS)
                 else:
                     outage.is_over()
+
+    def _give_way(self) -> None:
+        """Flows are more urgent than rows: as long as some are under way, rows wait for a while."""
+        until = time.monotonic() + WAY_SECONDS
+        while self._busy() and time.monotonic() < until:
+            hub.sleep(0.05)
 
     def _keep_some(self) -> None:
         """Store the first of them. Changes must be locked."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import struct
 import time
+from collections.abc import Callable
 
 from ryu.lib import hub
 
@@ -30,12 +31,19 @@ _ANEW_SECONDS = 60.0
 _HOLDS_SECONDS = 2.0
 
 
-class CrowdWatch:
-    """``share`` is how much of ``unknown_rate`` gets in."""
+def as_usual() -> float:
+    """Nobody has anything to say about how many new lwB4s get in."""
+    return 1.0
 
-    def __init__(self, instance: Instance) -> None:
+
+class CrowdWatch:
+    """``share`` is how much of ``unknown_rate`` gets in, ``most`` how much may."""
+
+    def __init__(self, instance: Instance, most: Callable[[], float]) -> None:
         self.share = 1.0
         self._instance = instance
+        self._most = most
+        self._behind = False
 
     def run(self) -> None:
         """Look again and again, for ever."""
@@ -44,7 +52,7 @@ class CrowdWatch:
                 if self._watch():
                     continue
             except (ShimError, OSError):  # not on this machine, or made anew
-                self._note(1.0)
+                self._note(1.0, 1.0)
             hub.sleep(AGAIN_SECONDS)
 
     def _watch(self) -> bool:
@@ -57,10 +65,11 @@ class CrowdWatch:
         try:
             relief, usual = Relief(), maps.crowd(self._instance)
             anew = time.monotonic() + _ANEW_SECONDS
-            while self.share < 1.0 or time.monotonic() < anew:
+            while self.share != 1.0 or time.monotonic() < anew:
                 fill = max(vswitchd.fill(queue) for queue in queues)
-                self._note(relief.look(fill, time.monotonic()))
-                if self.share < 1.0:
+                most = self._most()
+                self._note(relief.look(fill, time.monotonic(), most), min(most, 1.0))
+                if self.share != 1.0:
                     until = time.monotonic_ns() + int(_HOLDS_SECONDS * 1e9)
                     allowance.write(0, struct.pack("=QQ", until, int(usual * self.share)))
                 hub.sleep(LOOK_SECONDS)
@@ -68,10 +77,11 @@ class CrowdWatch:
         finally:
             allowance.close()
 
-    def _note(self, share: float) -> None:
-        name = self._instance.name
-        if share < 1.0 <= self.share:
+    def _note(self, share: float, enough: float) -> None:
+        """``enough`` get in when the switch keeps up."""
+        name, behind = self._instance.name, share < enough
+        if behind and not self._behind:
             LOG.warning("%s: the switch cannot keep up: fewer new lwB4s get in", name)
-        elif self.share < 1.0 <= share:
+        elif self._behind and not behind:
             LOG.info("%s: as many new lwB4s get in as usual", name)
-        self.share = share
+        self.share, self._behind = share, behind

@@ -20,6 +20,7 @@ from ryu_lw4o6.changes import Changes
 from ryu_lw4o6.core.binding import BindingKey, BindingTable, Origin
 from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Settings
+from ryu_lw4o6.crowd_watch import as_usual
 from ryu_lw4o6.events import Events
 from ryu_lw4o6.ledger import Ledger, in_store
 from ryu_lw4o6.provisioning.dhcp_relay import DhcpRelay
@@ -62,7 +63,7 @@ class Service:
         self.events = Events()
         ledger = Ledger(self.table, store, self.events, self._touch)
         own_answers = settings.supporting_system.source is None
-        self._adoption = Adoption(ledger, own_answers=own_answers)
+        self._adoption = Adoption(ledger, self._backlog, own_answers=own_answers)
         self.changes = Changes(ledger, self._adoption)
         self.validator: Validator | None = None
         if any(instance.failover.validates for instance in settings.instances):
@@ -73,11 +74,15 @@ class Service:
                 settings.instances,
                 self._adoption.adopt,
                 self._adoption.withdraw,
+                self._backlog,
             )
-        ask = self.validator.ask if self.validator is not None else None
+        validator = self.validator
+        ask = None if validator is None else validator.ask
+        crowd = as_usual if validator is None else validator.ahead.crowd
         remember_no = settings.supporting_system.remember_no
         self.by_name = {
-            i.name: Switch(i, self.table, ask, remember_no, self.events) for i in settings.instances
+            i.name: Switch(i, self.table, ask, remember_no, self.events, crowd)
+            for i in settings.instances
         }
         drained = self._store.drained()
         for name, switch in self.by_name.items():
@@ -106,7 +111,7 @@ class Service:
         if self.validator is not None:
             found.append(self.validator.run)
             if self.settings.supporting_system.source is not None:
-                found += [self.validator.watch, self._adoption.keep]
+                found += [self.validator.watch, self.validator.ahead.run, self._adoption.keep]
             found += [s.unknown.run for s in self.by_name.values() if s.unknown is not None]
         found += self.pcp.greenlets()
         for switch in self.by_name.values():
@@ -185,6 +190,11 @@ class Service:
     def _touch(self, keys: Collection[BindingKey]) -> None:
         for switch in self.by_name.values():
             switch.touch(keys)
+
+    def _backlog(self) -> int:
+        """How many bindings the slowest switch has yet to confirm."""
+        sessions = [switch.session for switch in self.by_name.values()]
+        return max((session.backlog for session in sessions if session is not None), default=0)
 
     # --- how far the switches are -----------------------------------------------------------------
 

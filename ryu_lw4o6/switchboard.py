@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -27,7 +27,7 @@ from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.core.times import rfc3339
 from ryu_lw4o6.counters import IcmpSent
-from ryu_lw4o6.crowd_watch import CrowdWatch
+from ryu_lw4o6.crowd_watch import CrowdWatch, as_usual
 from ryu_lw4o6.events import Events
 from ryu_lw4o6.own_fragments import OwnFragments
 from ryu_lw4o6.path_mtu import Outcome, Paths
@@ -76,7 +76,8 @@ all it has cached: beyond that, answering costs less."""
 
 class Switch:
     """``icmp_sent`` counts the ICMP errors this controller has sent. ``unknown`` is there if
-    packets without a binding are validated, which ``ask`` does."""
+    packets without a binding are validated, which ``ask`` does; ``crowd`` is how many of those who
+    send them may get in, of ``unknown_rate``."""
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class Switch:
         ask: Ask | None = None,
         remember_no: int = QUIET_SECONDS,
         events: Events | None = None,
+        crowd: Callable[[], float] = as_usual,
     ) -> None:
         self.instance = instance
         self.drained = False
@@ -108,7 +110,7 @@ class Switch:
         self.connections = 0
         self.icmp_sent = IcmpSent()
         self.shim = CounterReader(instance)
-        self.crowd_watch = CrowdWatch(instance)
+        self.crowd_watch = CrowdWatch(instance, crowd if self.unknown else as_usual)
         self.setup_watch = SetupWatch(instance, self.changed)
         self.slow_path = SlowPath(instance, self._too_big)
         self.own_fragments = OwnFragments(instance, self._tell_sender)

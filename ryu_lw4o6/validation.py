@@ -8,9 +8,9 @@ is answered within the deadline, and the next one tries again.
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
 from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ import eventlet.timeout
 import eventlet.tpool
 from ryu.lib import hub
 
+from ryu_lw4o6.ahead import ReadAhead
 from ryu_lw4o6.core.binding import Binding, BindingKey, BindingTable, Origin, all_changed
 from ryu_lw4o6.core.failover import Outcome, Question, decide, foreseen
 from ryu_lw4o6.core.settings import Instance
@@ -43,6 +44,8 @@ ANSWERS_PER_TURN = 200
 """After so many answers everybody else has a turn."""
 MOST_QUESTIONS = 50_000
 WATCH_SECONDS = 1.0
+_EARLIEST = 0.75
+"""Of ``recheck``."""
 
 Answered = Callable[[Question, Outcome], None]
 """Is told what came of a question. Must not wait."""
@@ -56,7 +59,8 @@ class _Asker(NamedTuple):
 
 class Validator:
     """``adopt`` puts bindings into the table and the switches, and returns the keys of those that
-    do not fit; ``withdraw`` takes bindings out again. Neither waits."""
+    do not fit; ``withdraw`` takes bindings out again. Neither waits. ``backlog`` is how many the
+    switches have yet to confirm."""
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class Validator:
         instances: Sequence[Instance],
         adopt: Callable[[Iterable[Binding]], Collection[BindingKey]],
         withdraw: Callable[[Iterable[BindingKey]], None],
+        backlog: Callable[[], int],
     ) -> None:
         self._system = system
         self._settings = settings
@@ -74,6 +79,10 @@ class Validator:
         self._adopt = adopt
         self._withdraw = withdraw
         self._own_store = settings.source is None
+        self.ahead = ReadAhead(
+            system, 0 if self._own_store or settings.warm else settings.read_ahead,
+            table, instances, self._follow, backlog,
+        )  # fmt: skip
         self._asked: dict[BindingKey, list[_Asker]] = {}
         self._queue: dict[BindingKey, float] = {}  # when each was asked, oldest first
         self._to_recheck: dict[BindingKey, None] = {}
@@ -135,8 +144,9 @@ class Validator:
             try:
                 keys = eventlet.tpool.execute(self._system.wait_for_changes, WATCH_SECONDS)
                 told = all_changed(told, keys)
+                self.ahead.changed(keys)
                 if self._settings.warm and told != []:
-                    self._foresee(eventlet.tpool.execute(self._system.changed, told))
+                    self._foresee(told)
             except SystemUnavailable as error:
                 self._is_down(error)
                 hub.sleep(WATCH_SECONDS)
@@ -147,16 +157,17 @@ class Validator:
                 keys = [binding.key for binding in self._table]
             self.recheck([key for key in keys if self._is_validated(key)])
 
-    def _foresee(self, known: Iterable[Binding]) -> None:
-        now = time.time()
-        new = foreseen(known, self._table, self._instances, now)
-        for at in range(0, len(new), BATCH):
-            # Somebody may have made one of them meanwhile, who knows better.
-            batch = [b for b in new[at : at + BATCH] if b.key not in self._table]
-            self._follow(batch, now)
+    def _foresee(self, told: Collection[BindingKey] | None) -> None:
+        """Make bindings of what has changed. Raises SystemUnavailable."""
+        if told is None:
+            self.ahead.read()
+            return
+        known = list(eventlet.tpool.execute(self._system.changed, told))
+        for at in range(0, len(known), BATCH):
+            now = time.time()
+            new = foreseen(known[at : at + BATCH], self._table, self._instances, now)
+            self._follow(new, now)
             hub.sleep(0)
-        if new:
-            LOG.info("supporting system: %d bindings made before they are needed", len(new))
 
     def status(self) -> dict[str, Any]:
         """The supporting system's state, ready for JSON."""
@@ -166,6 +177,7 @@ class Validator:
             "since": None if self._down_since is None else rfc3339(self._down_since),
             "last_error": self._last_error,
             "waiting": len(self._asked),
+            "reading": self.ahead.reading,
         }
 
     def _patience(self) -> float:
@@ -217,6 +229,7 @@ class Validator:
         }
         adopted = [found[key] for key in keys if Outcome.ACCEPTED in outcomes[key]]
         misfits = self._follow(adopted, now)
+        self.ahead.accepted(b.key for b in adopted if b.key not in misfits)
         for number, (key, askers) in enumerate(asked.items(), 1):
             for asker, outcome in zip(askers, outcomes[key], strict=True):
                 if outcome is Outcome.ACCEPTED and key in misfits:
@@ -242,18 +255,17 @@ class Validator:
             self._withdraw(gone)
 
     def _follow(self, bindings: Iterable[Binding], now: float) -> Collection[BindingKey]:
-        """Make bindings of the supporting system's; the keys of those that do not fit."""
-        return self._adopt(self._as_ours(binding, now) for binding in bindings)
+        """Make bindings of the supporting system's; the keys of those that do not fit.
 
-    def _as_ours(self, binding: Binding, now: float) -> Binding:
-        """A binding of the supporting system as the controller keeps it: one that names no end is
-        asked about again after a while."""
+        One that names no end is asked about again after a while, and those that come in one storm
+        not all at the same time.
+        """
         if self._own_store:
-            return binding
-        expires_at = binding.expires_at
-        if expires_at is None:
-            expires_at = now + self._settings.recheck
-        return replace(binding, origin=Origin.VALIDATED, expires_at=expires_at)
+            return self._adopt(bindings)
+        end = now + self._settings.recheck * random.uniform(_EARLIEST, 1.0)
+        return self._adopt(
+            b.validated(end if b.expires_at is None else b.expires_at) for b in bindings
+        )
 
     def _is_validated(self, key: BindingKey) -> bool:
         binding = self._table.get(key)

@@ -258,7 +258,8 @@ class SupportingSystem:
     store. Seconds: ``deadline`` is how long an answer is waited for, ``remember_no`` how long a no
     is good for, ``recheck`` how long a yes that names no end, ``refresh`` how often a system that
     does not tell of changes is read. ``warm`` is whether its bindings are made before they are
-    asked about.
+    asked about, ``read_ahead`` how many of a prefix are asked about in a second when all of it is
+    read, 0 for never.
     """
 
     source: str | None = None
@@ -267,6 +268,7 @@ class SupportingSystem:
     recheck: int = 3600
     refresh: int = 60
     warm: bool = False
+    read_ahead: int = 500
 
 
 @dataclass(frozen=True, slots=True)

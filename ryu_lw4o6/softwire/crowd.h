@@ -43,8 +43,8 @@ struct {
 } crowd SEC(".maps");
 
 /*
- * What the controller has found that Open vSwitch has time for: so many packets in a window, until
- * then by the kernel's monotonic clock.
+ * What the controller has found that Open vSwitch has time for: so many packets in a window, in
+ * place of the usual number, until then by the kernel's monotonic clock.
  */
 struct allowance {
 	__u64 until;
@@ -63,7 +63,7 @@ static __always_inline __u64 allowed(const struct settings *own)
 	__u32 key = 0;
 	struct allowance *now = bpf_map_lookup_elem(&allowance, &key);
 
-	if (now && now->packets < own->crowd && bpf_ktime_get_ns() < now->until)
+	if (now && bpf_ktime_get_ns() < now->until)
 		return now->packets;
 	return own->crowd;
 }

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,23 @@ class Store:
         """Every binding in the store."""
         return self._read(sa.select(*COLUMNS))
 
+    def pages(self, size: int) -> Iterator[Loaded]:
+        """Every binding in the store, in parts, each of which is read when it is asked for."""
+        after: tuple[str, int, int] = ("", 0, 0)
+        while True:
+            found = self._page(after, size)
+            if not found:
+                return
+            yield loaded(found)
+            after = (found[-1][0], found[-1][3], found[-1][1])
+
+    def _page(self, after: tuple[str, int, int], size: int) -> Sequence[Sequence[Any]]:
+        values = {"ipv4": after[0], "length": after[1], "psid": after[2], "size": size}
+        if self._sqlite:
+            with self._guard(), self._engine.connect() as connection:
+                return schema.unpacked(connection.scalar(schema.PAGE_SQLITE, values))
+        return self._rows(schema.PAGE, values)
+
     def find(self, keys: Collection[BindingKey]) -> Loaded:
         """The bindings of the store with these keys."""
         if not keys:
@@ -154,8 +171,8 @@ class Store:
         if not self._sqlite:
             return self._read(schema.FIND_POSTGRESQL, {"asked": asked})
         with self._guard(), self._engine.connect() as connection:
-            found = json.loads(connection.scalar(schema.FIND_SQLITE, {"asked": asked}) or "[]")
-        return loaded((*row, None if end == "NULL" else end) for *row, end in found)
+            found = schema.unpacked(connection.scalar(schema.FIND_SQLITE, {"asked": asked}))
+        return loaded(found)
 
     def save(
         self,
@@ -229,10 +246,13 @@ class Store:
             keys = (BINDINGS.c.ipv4, BINDINGS.c.psid, BINDINGS.c.lwb4)
             connection.execute(self.delete(BINDINGS, *keys), rows(map(row, bindings)))
 
-    def _read(self, query: Any, values: dict[str, str] | None = None) -> Loaded:
-        def read() -> Loaded:
+    def _read(self, query: Any, values: dict[str, Any] | None = None) -> Loaded:
+        return loaded(self._rows(query, values))
+
+    def _rows(self, query: Any, values: dict[str, Any] | None) -> Sequence[Sequence[Any]]:
+        def read() -> Sequence[Sequence[Any]]:
             with self._reader.connect() as connection:
-                return loaded(connection.execute(query, values).all())
+                return connection.execute(query, values).all()
 
         with self._guard():
             try:

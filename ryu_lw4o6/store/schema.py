@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import sqlalchemy as sa
 
+from ryu_lw4o6.core import addresses
 from ryu_lw4o6.core.binding import Binding, BindingKey, Origin
 from ryu_lw4o6.core.portset import PortParams
 from ryu_lw4o6.core.times import end_of
@@ -58,19 +58,37 @@ def _find(asked: str) -> Any:
     return sa.text(f"select {columns} from {asked}")
 
 
-# The answer is one JSON value as well: Python gives its interpreter lock away for each row that it
-# reads, and waits for it if the controller is busy. JSON would round the time, quote does not.
-FIND_SQLITE = sa.text(
-    "select json_group_array(json_array("
-    + ", ".join(f"b.{column.name}" for column in COLUMNS[:-1])
-    + ", quote(b.expires_at))) from (select value ->> 'ipv4' as ipv4, value ->> 'psid' as psid "
-    "from json_each(:asked)) k join bindings b on b.ipv4 = k.ipv4 and b.psid = k.psid"
+def _packed(rows: str) -> Any:
+    """A query of SQLite whose answer is one JSON value, for ``unpacked``: Python gives its
+    interpreter lock away for each row that it reads, and waits for it if the controller is busy.
+    JSON would round the time, quote does not."""
+    columns = ", ".join(f"b.{column.name}" for column in COLUMNS[:-1])
+    return sa.text(
+        f"select json_group_array(json_array({columns}, quote(b.expires_at))) from {rows}"
+    )
+
+
+def unpacked(answer: str | None) -> list[list[Any]]:
+    """The rows of a query that answers with one JSON value."""
+    return [[*row, None if end == "NULL" else end] for *row, end in json.loads(answer or "[]")]
+
+
+FIND_SQLITE = _packed(
+    "(select value ->> 'ipv4' as ipv4, value ->> 'psid' as psid from json_each(:asked)) k "
+    "join bindings b on b.ipv4 = k.ipv4 and b.psid = k.psid"
 )
 # "offset 0" keeps the planner from reading the whole table when it has no statistics yet.
 FIND_POSTGRESQL = _find(
     "json_to_recordset(cast(:asked as json)) as k(ipv4 text, psid integer) cross join lateral "
     "(select * from bindings where ipv4 = k.ipv4 and psid = k.psid offset 0) b"
 )
+
+_PAGE = (
+    "bindings where (ipv4, psid_length, psid) > (:ipv4, :length, :psid) "
+    "order by ipv4, psid_length, psid limit :size"
+)
+PAGE_SQLITE = _packed(f"(select * from {_PAGE}) b")
+PAGE = sa.text(f"select {', '.join(c.name for c in COLUMNS)} from {_PAGE}")
 
 CHANNEL = "lw4o6_bindings"
 NOTIFY = f"""
@@ -128,11 +146,11 @@ def loaded(found: Iterable[Sequence[Any]]) -> Loaded:
             params.check_psid(psid)
             bindings.append(
                 Binding(
-                    IPv6Address(lwb4),
-                    IPv4Address(ipv4),
+                    addresses.ipv6(lwb4),
+                    addresses.ipv4(ipv4),
                     psid,
                     params,
-                    IPv6Address(br_address) if br_address else None,
+                    addresses.ipv6(br_address) if br_address else None,
                     Origin(origin),
                     None if expires_at is None else end_of(float(expires_at)),
                 )
@@ -154,8 +172,8 @@ def row(binding: Binding) -> dict[str, Any]:
         "psid_length": binding.params.psid_length,
         "psid": binding.psid,
         "psid_offset": binding.params.psid_offset,
-        "lwb4": str(binding.lwb4),
-        "br_address": str(binding.br_address) if binding.br_address else None,
+        "lwb4": addresses.text_of(binding.lwb4),
+        "br_address": addresses.text_of(binding.br_address) if binding.br_address else None,
         "origin": str(binding.origin),
         "expires_at": binding.expires_at,
     }

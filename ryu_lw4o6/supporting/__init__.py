@@ -8,7 +8,7 @@ expires and when the supporting system says that something has changed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -36,9 +36,14 @@ class SupportingSystem(Protocol):
         """Wait up to ``seconds`` for a change, and return the keys of what has changed; None if
         it may be anything. One thread at a time. Raises SystemUnavailable."""
 
-    def changed(self, keys: Collection[BindingKey] | None) -> Iterable[Binding]:
+    def changed(self, keys: Collection[BindingKey]) -> Iterable[Binding]:
         """The bindings with the keys that ``wait_for_changes`` has returned: those that there were
         at that moment, or later. Raises SystemUnavailable."""
+
+    def pages(self) -> Iterator[list[Binding]]:
+        """All bindings there are, in parts of ``paging.PAGE`` at most, each of them as it is when
+        it is asked for, or with changes that ``wait_for_changes`` has yet to tell of. Raises
+        SystemUnavailable."""
 
     def close(self) -> None:
         """Let go of files and connections."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ryu_lw4o6.core.binding import Binding, BindingKey
 from ryu_lw4o6.core.config import bindings_of
 from ryu_lw4o6.core.config.problems import ConfigError
 from ryu_lw4o6.core.settings import Settings
+from ryu_lw4o6.supporting.paging import in_pages
 from ryu_lw4o6.supporting.unavailable import SystemUnavailable
 from ryu_lw4o6.threads import threading
 
@@ -50,9 +51,12 @@ class FileSystem:
         before, self._watched = self._watched, self._bindings
         return [] if before is self._bindings else None
 
-    def changed(self, keys: Collection[BindingKey] | None) -> list[Binding]:
+    def changed(self, keys: Collection[BindingKey]) -> list[Binding]:
         bindings = self._bindings or {}
-        return [bindings[key] for key in (bindings if keys is None else keys) if key in bindings]
+        return [bindings[key] for key in keys if key in bindings]
+
+    def pages(self) -> Iterator[list[Binding]]:
+        return in_pages(lambda: self._bindings or {})
 
     def close(self) -> None:
         pass

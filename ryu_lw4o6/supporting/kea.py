@@ -19,6 +19,7 @@ from ryu_lw4o6.core.leases import Leases
 from ryu_lw4o6.core.settings import Settings
 from ryu_lw4o6.core.times import end_of
 from ryu_lw4o6.supporting.kea_control import Answer, Control, connect
+from ryu_lw4o6.supporting.paging import in_pages
 from ryu_lw4o6.supporting.unavailable import SystemUnavailable
 
 PAGE = 500
@@ -68,9 +69,13 @@ class KeaSystem:
             return None
         return [key for key in {**before, **known} if before.get(key) != known.get(key)]
 
-    def changed(self, keys: Collection[BindingKey] | None) -> list[Binding]:
+    def changed(self, keys: Collection[BindingKey]) -> list[Binding]:
         known = self._known or {}
-        return [known[key] for key in (known if keys is None else keys) if key in known]
+        return [known[key] for key in keys if key in known]
+
+    def pages(self) -> Iterator[list[Binding]]:
+        """As of the last reading: the next one tells what is different."""
+        return in_pages(lambda: self._known or {})
 
     def close(self) -> None:
         pass

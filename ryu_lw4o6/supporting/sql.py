@@ -7,7 +7,8 @@ import logging
 from collections.abc import Collection, Iterator
 
 from ryu_lw4o6.core.binding import Binding, BindingKey
-from ryu_lw4o6.store import OtherStore, Store, StoreError, Watch
+from ryu_lw4o6.store import Loaded, OtherStore, Store, StoreError, Watch
+from ryu_lw4o6.supporting.paging import PAGE
 from ryu_lw4o6.supporting.unavailable import SystemUnavailable
 from ryu_lw4o6.threads import threading
 
@@ -27,9 +28,7 @@ class SqlSystem:
     def find(self, keys: Collection[BindingKey]) -> dict[BindingKey, Binding]:
         with self._asking():
             found = self._open().find(keys)
-        for problem in found.problems:
-            LOG.error("supporting system: %s", problem)
-        return {binding.key: binding for binding in found.bindings}
+        return {binding.key: binding for binding in _good(found)}
 
     def wait_for_changes(self, seconds: float) -> list[BindingKey] | None:
         with self._asking():
@@ -37,11 +36,13 @@ class SqlSystem:
                 self._watch = self._open().watch()
             return self._watch.wait(seconds)
 
-    def changed(self, keys: Collection[BindingKey] | None) -> list[Binding]:
-        if keys is not None:
-            return list(self.find(keys).values())
+    def changed(self, keys: Collection[BindingKey]) -> list[Binding]:
+        return list(self.find(keys).values())
+
+    def pages(self) -> Iterator[list[Binding]]:
         with self._asking():
-            return self._open().load().bindings
+            for page in self._open().pages(PAGE):
+                yield _good(page)
 
     def close(self) -> None:
         if self._watch is not None:
@@ -71,3 +72,10 @@ class SqlSystem:
                 assert self._url is not None
                 self._store = Store(self._url, must_exist=True)
             return self._store
+
+
+def _good(found: Loaded) -> list[Binding]:
+    """The bindings among what was found; the log has what is none."""
+    for problem in found.problems:
+        LOG.error("supporting system: %s", problem)
+    return found.bindings

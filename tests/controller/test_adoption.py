@@ -65,8 +65,9 @@ class Bench:
         self.store = Full(f"sqlite:///{directory}/bindings.sqlite")
         self.table = BindingTable(PREFIXES)
         self.touched: list[BindingKey] = []
+        self.busy = False
         ledger = Ledger(self.table, self.store, Events(), self.touched.extend)
-        self.adoption = Adoption(ledger, own_answers=False)
+        self.adoption = Adoption(ledger, lambda: self.busy, own_answers=False)
         self.changes = Changes(ledger, self.adoption)
         self.keeper = eventlet.spawn(self.adoption.keep)
 
@@ -95,6 +96,20 @@ def test_adopted_at_once_and_stored_when_there_is_room(bench: Bench) -> None:
     assert bench.stored() == []
     bench.store.full = False
     bench.wait_stored(ONE)
+
+
+def test_flows_go_first_but_not_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adoption, "WAY_SECONDS", 60.0)
+    bench.busy, bench.store.full = True, False
+    bench.adoption.adopt([ONE])
+    eventlet.sleep(0.2)
+    assert bench.store.tried == 0
+    bench.busy = False
+    bench.wait_stored(ONE)
+    monkeypatch.setattr(adoption, "WAY_SECONDS", 0.1)
+    bench.busy = True
+    bench.adoption.adopt([TWO])
+    bench.wait_stored(ONE, TWO)
 
 
 def test_what_is_gone_meanwhile_is_not_stored(bench: Bench) -> None:

@@ -46,7 +46,7 @@ def test_what_had_ended_by_a_fast_clock_comes_back_when_it_is_set_right(
     monkeypatch.setattr(changes_module, "FOLLOW_SECONDS", 0.1)
     store, others, table = Store(postgres.url), Store(postgres.url), BindingTable(PREFIXES)
     ledger = Ledger(table, store, Events(), lambda keys: None)
-    changes = Changes(ledger, Adoption(ledger, own_answers=True))
+    changes = Changes(ledger, Adoption(ledger, bool, own_answers=True))
     binding, other = replace(BINDINGS[0], expires_at=time.time() + HOUR / 2), BINDINGS[1]
     changes.change(create=[binding])
     ahead = HOUR

@@ -62,7 +62,7 @@ def test_what_could_not_be_followed_is_followed_later(
     table = BindingTable(PREFIXES)
     fails_once(ours, "load", monkeypatch)  # what was changed before anybody listened
     ledger = Ledger(table, ours, Events(), lambda keys: None)
-    changes = Changes(ledger, Adoption(ledger, own_answers=True))
+    changes = Changes(ledger, Adoption(ledger, bool, own_answers=True))
     greenlet = eventlet.spawn(changes.follow)
     try:
         wait(lambda: ONE.key in table)
@@ -86,7 +86,7 @@ def test_a_store_that_can_only_be_read(
     store = Store(f"{postgres.url}&options=-c%20default_transaction_read_only%3Don")
     table = BindingTable(PREFIXES)
     ledger = Ledger(table, store, Events(), lambda keys: None)
-    changes = Changes(ledger, Adoption(ledger, own_answers=True))
+    changes = Changes(ledger, Adoption(ledger, bool, own_answers=True))
     changes.load()
     assert list(table) == [ONE]
     assert "cannot execute DELETE in a read-only transaction" in caplog.text
@@ -102,7 +102,7 @@ def test_a_change_whose_commit_nobody_answers_for(
     store, others = Store(postgres.url_at(tmp_path)), stores[1]
     table = BindingTable(PREFIXES)
     ledger = Ledger(table, store, Events(), lambda keys: None)
-    changes = Changes(ledger, Adoption(ledger, own_answers=True))
+    changes = Changes(ledger, Adoption(ledger, bool, own_answers=True))
     greenlet = eventlet.spawn(changes.follow)
     try:
         others.save([ONE], [])

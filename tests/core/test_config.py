@@ -228,6 +228,8 @@ WRONG = [
      "1 supporting_system.kea: 'ka:99999' is neither the path"),
     ("prefixes:", f"supporting_system: {{kea: /{'x' * 107}}}\nprefixes:",
      "1 supporting_system.kea: '/xxxx"),
+    ("prefixes:", "supporting_system: {read_ahead: -1}\nprefixes:",
+     "1 supporting_system.read_ahead: -1 is out of range. Use 0 to 1000000"),
     ("prefixes:", "supporting_system: {warm: maybe}\nprefixes:",
      "1 supporting_system.warm: 'maybe' is neither true nor false"),
     ("prefixes:", "supporting_system: {refresh: 0}\nprefixes:",

@@ -121,10 +121,10 @@ def in_a_window(incoming: Program) -> int:
     return min(count() for _ in range(3))
 
 
-def test_fewer_get_in_for_as_long_as_the_controller_says(incoming: Program) -> None:
+def test_as_many_get_in_as_the_controller_says_for_as_long_as_it_says(incoming: Program) -> None:
     allow(10, 60.0)
     assert in_a_window(incoming) == 10
     allow(10, -1.0)  # nobody has said so for a while
     assert in_a_window(incoming) == 167
-    allow(1000, 60.0)  # it may keep out more, not fewer
-    assert in_a_window(incoming) == 167
+    allow(500, 60.0)
+    assert in_a_window(incoming) == 500

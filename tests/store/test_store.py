@@ -50,6 +50,32 @@ def test_a_new_store_is_empty(url: str) -> None:
     assert held(url) == {}
 
 
+def test_all_are_read_page_by_page(url: str) -> None:
+    many = [
+        Binding(IPv6Address(n + 1), IPv4Address("192.0.2.1") + n // 64, n % 64, SHARED)
+        for n in range(200)
+    ]
+    store = Store(url)
+    store.save([*many, PLAIN, FULL_OPTIONS], [])  # the last is one of the many, and not as it was
+    pages = list(store.pages(50))
+    assert [len(page.bindings) for page in pages] == [50, 50, 50, 50, 1]
+    found = {b.key: b for page in pages for b in page.bindings}
+    assert found == {b.key: b for b in (*many, PLAIN, FULL_OPTIONS)}
+    store.close()
+
+
+def test_what_changes_while_pages_are_read(url: str) -> None:
+    many = [Binding(IPv6Address(n + 1), IPv4Address("192.0.2.1"), n, SHARED) for n in range(40)]
+    store = Store(url)
+    store.save(many, [])
+    pages = store.pages(20)
+    assert [b.psid for b in next(pages).bindings] == list(range(20))
+    store.save([], [many[3].key, many[20].key])
+    assert [b.psid for b in next(pages).bindings] == list(range(21, 40))
+    assert list(pages) == []
+    store.close()
+
+
 def test_saving_replaces_and_deletes(url: str) -> None:
     store = Store(url)
     store.save([FULL_OPTIONS, PLAIN], [])

@@ -6,6 +6,8 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 from ryu_lw4o6.core.binding import Binding, BindingKey
+from ryu_lw4o6.supporting.kea import KeaSystem
+from ryu_lw4o6.supporting.paging import PAGE
 from tests.rules.samples import A6K6, FULL, SECOND_BR
 from tests.supporting.conftest import Backend
 
@@ -72,3 +74,44 @@ def test_many_at_once(backend: Backend) -> None:
     ]
     backend.fill(many)
     assert found(backend, *(b.key for b in many)) == told(backend, *many)
+
+
+def test_all_are_read_in_parts(backend: Backend) -> None:
+    many = [
+        Binding(
+            IPv6Address(f"2001:db8:b4::{n:x}"), IPv4Address("192.0.2.0") + n // 64, n % 64, A6K6
+        )
+        for n in range(PAGE + 50)
+    ]
+    backend.fill([*many, WHOLE])
+    backend.system.wait_for_changes(0)  # nobody else reads what cannot be asked for all of it
+    pages = list(backend.system.pages())
+    assert max(map(len, pages)) <= PAGE
+    assert {b.key: b.lwb4 for page in pages for b in page} == {
+        b.key: b.lwb4 for b in (*many, WHOLE)
+    }
+    assert sum(map(len, pages)) == len(many) + 1
+
+
+def test_a_part_is_as_it_is_when_it_is_read(backend: Backend) -> None:
+    many = [
+        Binding(
+            IPv6Address(f"2001:db8:b4::{n:x}"), IPv4Address("192.0.2.0") + n // 64, n % 64, A6K6
+        )
+        for n in range(PAGE + 50)
+    ]
+    backend.fill(many)
+    backend.system.wait_for_changes(0)
+    pages = backend.system.pages()
+    first = {binding.key for binding in next(pages)}
+    left = [binding for binding in many if binding.key in first]
+    backend.fill(left)
+    if not isinstance(backend.system, KeaSystem):  # which is read every now and then
+        backend.system.wait_for_changes(0)
+        assert [binding for page in pages for binding in page] == []
+
+
+def test_there_is_nothing_to_read_in_an_empty_one(backend: Backend) -> None:
+    backend.fill([])
+    backend.system.wait_for_changes(0)
+    assert [binding for page in backend.system.pages() for binding in page] == []

@@ -111,7 +111,7 @@ def _read_supporting_system(
     entry: Entry | None, directory: Path, own_store: str
 ) -> SupportingSystem:
     default = SupportingSystem()
-    known = (*_SOURCES, "deadline", "remember_no", "recheck", "refresh", "warm")
+    known = (*_SOURCES, "deadline", "remember_no", "recheck", "refresh", "warm", "read_ahead")
     found = entry.fields(known) if entry else None
     if not found or entry is None:
         return default
@@ -133,6 +133,7 @@ def _read_supporting_system(
         value_of(found, "recheck", values.integer(10, 30 * 86400), default.recheck),
         value_of(found, "refresh", values.integer(1, 86400), default.refresh),
         value_of(found, "warm", values.boolean, default.warm),
+        value_of(found, "read_ahead", values.integer(0, 1_000_000), default.read_ahead),
     )
 
 
