@@ -26,6 +26,8 @@ LOG = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.05
 AGAIN_SECONDS = 5.0
+QUIET_SECONDS = 5.0
+"""It is only over in the log when it has been for so long: a storm is one pair of lines."""
 _ANEW_SECONDS = 60.0
 """The shim may have been replaced by another one, with a map of its own."""
 _HOLDS_SECONDS = 2.0
@@ -43,7 +45,7 @@ class CrowdWatch:
         self.share = 1.0
         self._instance = instance
         self._most = most
-        self._behind = False
+        self._behind_at: float | None = None
 
     def run(self) -> None:
         """Look again and again, for ever."""
@@ -79,9 +81,12 @@ class CrowdWatch:
 
     def _note(self, share: float, enough: float) -> None:
         """``enough`` get in when the switch keeps up."""
-        name, behind = self._instance.name, share < enough
-        if behind and not self._behind:
-            LOG.warning("%s: the switch cannot keep up: fewer new lwB4s get in", name)
-        elif self._behind and not behind:
+        self.share = share
+        name, now = self._instance.name, time.monotonic()
+        if share < enough:
+            if self._behind_at is None:
+                LOG.warning("%s: the switch cannot keep up: fewer new lwB4s get in", name)
+            self._behind_at = now
+        elif self._behind_at is not None and now - self._behind_at >= QUIET_SECONDS:
             LOG.info("%s: as many new lwB4s get in as usual", name)
-        self.share, self._behind = share, behind
+            self._behind_at = None
