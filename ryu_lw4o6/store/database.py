@@ -376,7 +376,7 @@ class Store:
             raise StoreError(f"there is no {name}", "Check the path, and that it is mounted")
         directory = Path(name).absolute().parent
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
                 f"{directory} cannot be made: {error.strerror}", "Choose another place"

@@ -254,6 +254,8 @@ def test_a_directory_is_made(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a/b/bindings.sqlite"
     Store(url).close()
     assert (tmp_path / "a/b/bindings.sqlite").exists()
+    # Who uses which address and when is nobody else's business.
+    assert (tmp_path / "a/b").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
