@@ -102,17 +102,17 @@ class ReadAhead:
             LOG.info("supporting system: many are asked about, so all is read of %s",
                      ", ".join(self.reading))  # fmt: skip
             try:
-                self.read(self._reading)
+                for prefix in self._reading:
+                    self.read(prefix)
             except SystemUnavailable as error:
                 LOG.warning("supporting system: it cannot be read to its end: %s", error)
             self._read_at.update(dict.fromkeys(self._reading, time.monotonic()))
             self._reading = {}
 
-    def read(self, prefixes: Collection[Prefix] | None = None) -> None:
-        """Make the bindings that are known of these prefixes, or of all. Raises
-        SystemUnavailable."""
+    def read(self, prefix: Prefix | None = None) -> None:
+        """Make the bindings that are known of a prefix, or of all. Raises SystemUnavailable."""
         started, made = time.monotonic(), 0
-        pages = self._system.pages()
+        pages = self._system.pages(None if prefix is None else prefix.network)
         while True:
             self._told = []
             self._progress_at = time.monotonic()
@@ -120,7 +120,7 @@ class ReadAhead:
             if page is None:
                 break
             if self._told is not None:  # else any of these may be old already
-                made += self._make(page, prefixes, set(self._told))
+                made += self._make(page, prefix, set(self._told))
             hub.sleep(0)
             while self._backlog() > MOST_BEHIND:
                 hub.sleep(0.01)
@@ -128,17 +128,16 @@ class ReadAhead:
             LOG.info("supporting system: %d bindings made before they are needed, in %.1f s",
                      made, time.monotonic() - started)  # fmt: skip
 
-    def _make(
-        self, page: Sequence[Binding], prefixes: Collection[Prefix] | None, old: set[BindingKey]
-    ) -> int:
+    def _make(self, page: Sequence[Binding], prefix: Prefix | None, old: set[BindingKey]) -> int:
         now = time.time()
         new = [
             binding
             for binding in foreseen(page, self._table, self._instances, now)
-            if (prefixes is None or self._table.prefix_of(binding.ipv4) in prefixes)
+            if (prefix is None or binding.ipv4 in prefix.network)
             and (not old or binding.key not in old)
         ]
-        self._follow(new, now)
+        if new:
+            self._follow(new, now)
         return len(new)
 
     def _lately(self, prefix: Prefix, now: float) -> bool:

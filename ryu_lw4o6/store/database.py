@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -146,18 +146,21 @@ class Store:
         """Every binding in the store."""
         return self._read(sa.select(*COLUMNS))
 
-    def pages(self, size: int) -> Iterator[Loaded]:
-        """Every binding in the store, in parts, each of which is read when it is asked for."""
+    def pages(self, size: int, network: IPv4Network | None = None) -> Iterator[Loaded]:
+        """Every binding in the store, in parts, each of which is read when it is asked for; with
+        ``network`` those of its addresses, and of those with which it shares its whole octets."""
+        like = "%" if network is None else schema.like(network)
         after: tuple[str, int, int] = ("", 0, 0)
         while True:
-            found = self._page(after, size)
+            found = self._page(like, after, size)
             if not found:
                 return
             yield loaded(found)
             after = (found[-1][0], found[-1][3], found[-1][1])
 
-    def _page(self, after: tuple[str, int, int], size: int) -> Sequence[Sequence[Any]]:
-        values = {"ipv4": after[0], "length": after[1], "psid": after[2], "size": size}
+    def _page(self, like: str, after: tuple[str, int, int], size: int) -> Sequence[Sequence[Any]]:
+        ipv4, length, psid = after
+        values = {"like": like, "ipv4": ipv4, "length": length, "psid": psid, "size": size}
         if self._sqlite:
             with self._guard(), self._engine.connect() as connection:
                 return schema.unpacked(connection.scalar(schema.PAGE_SQLITE, values))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from typing import Any
 
 import sqlalchemy as sa
@@ -84,11 +85,18 @@ FIND_POSTGRESQL = _find(
 )
 
 _PAGE = (
-    "bindings where (ipv4, psid_length, psid) > (:ipv4, :length, :psid) "
+    "bindings where ipv4 like :like and (ipv4, psid_length, psid) > (:ipv4, :length, :psid) "
     "order by ipv4, psid_length, psid limit :size"
 )
 PAGE_SQLITE = _packed(f"(select * from {_PAGE}) b")
 PAGE = sa.text(f"select {', '.join(c.name for c in COLUMNS)} from {_PAGE}")
+
+
+def like(network: IPv4Network) -> str:
+    """A pattern of the addresses that share the whole octets of a network."""
+    octets = str(network.network_address).split(".")[: network.prefixlen // 8]
+    return ".".join([*octets, ""][:4]) + "%"
+
 
 CHANNEL = "lw4o6_bindings"
 NOTIFY = f"""

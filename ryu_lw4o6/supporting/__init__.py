@@ -9,6 +9,7 @@ expires and when the supporting system says that something has changed.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Protocol
 
@@ -40,10 +41,10 @@ class SupportingSystem(Protocol):
         """The bindings with the keys that ``wait_for_changes`` has returned: those that there were
         at that moment, or later. Raises SystemUnavailable."""
 
-    def pages(self) -> Iterator[list[Binding]]:
-        """All bindings there are, in parts of ``paging.PAGE`` at most, each of them as it is when
-        it is asked for, or with changes that ``wait_for_changes`` has yet to tell of. Raises
-        SystemUnavailable."""
+    def pages(self, network: IPv4Network | None = None) -> Iterator[list[Binding]]:
+        """All bindings there are, or all of ``network`` and perhaps others, in parts of
+        ``paging.PAGE`` at most, each of them as it is when it is asked for, or with changes that
+        ``wait_for_changes`` has yet to tell of. Raises SystemUnavailable."""
 
     def close(self) -> None:
         """Let go of files and connections."""

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Collection, Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from ryu_lw4o6.core.binding import Binding, BindingKey
@@ -55,7 +56,7 @@ class FileSystem:
         bindings = self._bindings or {}
         return [bindings[key] for key in keys if key in bindings]
 
-    def pages(self) -> Iterator[list[Binding]]:
+    def pages(self, network: IPv4Network | None = None) -> Iterator[list[Binding]]:
         return in_pages(lambda: self._bindings or {})
 
     def close(self) -> None:

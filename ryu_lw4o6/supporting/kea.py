@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from ryu_lw4o6.core.binding import Binding, BindingKey, Origin
@@ -73,7 +73,7 @@ class KeaSystem:
         known = self._known or {}
         return [known[key] for key in keys if key in known]
 
-    def pages(self) -> Iterator[list[Binding]]:
+    def pages(self, network: IPv4Network | None = None) -> Iterator[list[Binding]]:
         """As of the last reading: the next one tells what is different."""
         return in_pages(lambda: self._known or {})
 

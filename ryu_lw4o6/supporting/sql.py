@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Collection, Iterator
+from ipaddress import IPv4Network
 
 from ryu_lw4o6.core.binding import Binding, BindingKey
 from ryu_lw4o6.store import Loaded, OtherStore, Store, StoreError, Watch
@@ -39,9 +40,9 @@ class SqlSystem:
     def changed(self, keys: Collection[BindingKey]) -> list[Binding]:
         return list(self.find(keys).values())
 
-    def pages(self) -> Iterator[list[Binding]]:
+    def pages(self, network: IPv4Network | None = None) -> Iterator[list[Binding]]:
         with self._asking():
-            for page in self._open().pages(PAGE):
+            for page in self._open().pages(PAGE, network):
                 yield _good(page)
 
     def close(self) -> None:

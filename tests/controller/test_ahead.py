@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import eventlet
 import pytest
@@ -36,12 +36,14 @@ class System:
     def __init__(self) -> None:
         self.parts: list[list[Binding]] = [SHARED[:50], [*SHARED[50:], *OTHERS]]
         self.read = 0
+        self.networks: list[IPv4Network | None] = []
         self.asked = 0
         self.may_answer = threading.Semaphore(1000)
         self.down = False
 
-    def pages(self) -> Iterator[list[Binding]]:
+    def pages(self, network: IPv4Network | None = None) -> Iterator[list[Binding]]:
         self.read += 1
+        self.networks.append(network)
         for part in self.parts:
             self.asked += 1
             if not self.may_answer.acquire(timeout=10) or self.down:
@@ -97,6 +99,7 @@ def test_what_is_known_of_a_prefix_is_made_once_many_were_asked_about(bench: Ben
     bench.wait_read()
     assert {binding.key for binding in bench.table} == set(KEYS)
     assert [len(batch) for batch in bench.batches] == [50, 50]  # none of another prefix
+    assert bench.system.networks == [IPv4Network("192.0.2.0/24")]
 
 
 def test_so_many_have_to_come_within_a_second(

@@ -56,7 +56,7 @@ class System:
             raise SystemUnavailable("it is down", "Start it")
         return list(self.bindings.values())
 
-    def pages(self) -> Iterator[list[Binding]]:
+    def pages(self, network: object = None) -> Iterator[list[Binding]]:
         yield self.changed([])
 
     def close(self) -> None:

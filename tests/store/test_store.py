@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +61,25 @@ def test_all_are_read_page_by_page(url: str) -> None:
     assert [len(page.bindings) for page in pages] == [50, 50, 50, 50, 1]
     found = {b.key: b for page in pages for b in page.bindings}
     assert found == {b.key: b for b in (*many, PLAIN, FULL_OPTIONS)}
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("network", "found"),
+    [
+        ("192.0.2.0/24", ["192.0.2.1", "192.0.2.10"]),
+        ("192.0.2.0/28", ["192.0.2.1", "192.0.2.10"]),
+        ("192.0.2.1/32", ["192.0.2.1", "192.0.2.10"]),  # others may be there
+        ("192.0.16.0/20", ["192.0.2.1", "192.0.2.10", "192.0.20.1"]),
+        ("0.0.0.0/0", ["192.0.2.1", "192.0.2.10", "192.0.20.1", "203.0.113.1"]),
+    ],
+)
+def test_a_network_is_read(url: str, network: str, found: list[str]) -> None:
+    store = Store(url)
+    many = ("192.0.2.1", "192.0.2.10", "192.0.20.1", "203.0.113.1")
+    store.save([Binding(PLAIN.lwb4, IPv4Address(ipv4), 0, FULL_ADDRESS) for ipv4 in many], [])
+    pages = list(store.pages(1, IPv4Network(network)))
+    assert sorted(str(b.ipv4) for page in pages for b in page.bindings) == found
     store.close()
 
 

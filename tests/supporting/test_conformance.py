@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from ryu_lw4o6.core.binding import Binding, BindingKey
 from ryu_lw4o6.supporting.kea import KeaSystem
@@ -109,6 +109,14 @@ def test_a_part_is_as_it_is_when_it_is_read(backend: Backend) -> None:
     if not isinstance(backend.system, KeaSystem):  # which is read every now and then
         backend.system.wait_for_changes(0)
         assert [binding for page in pages for binding in page] == []
+
+
+def test_a_network_is_read_whole(backend: Backend) -> None:
+    backend.fill([ONE, TWO, WHOLE])
+    backend.system.wait_for_changes(0)
+    pages = backend.system.pages(IPv4Network("192.0.2.0/24"))
+    found = {binding.key for page in pages for binding in page}
+    assert {ONE.key, TWO.key} <= found <= {ONE.key, TWO.key, WHOLE.key}
 
 
 def test_there_is_nothing_to_read_in_an_empty_one(backend: Backend) -> None:
