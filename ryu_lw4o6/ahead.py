@@ -123,6 +123,7 @@ class ReadAhead:
                 made += self._make(page, prefix, set(self._told))
             hub.sleep(0)
             while self._backlog() > MOST_BEHIND:
+                self._progress_at = time.monotonic()
                 hub.sleep(0.01)
         if made:
             LOG.info("supporting system: %d bindings made before they are needed, in %.1f s",

@@ -90,7 +90,7 @@ class Programming:
         self.pipeline_dirty = True
         self._failed.clear()
         self._refused.clear()
-        self._dirty.update(differing)
+        self._dirty = {key: None for key in self._dirty if found.is_early(key)} | differing
         return len(differing)
 
     def touch(self, keys: Iterable[BindingKey]) -> None:

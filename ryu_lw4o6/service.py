@@ -20,11 +20,11 @@ from ryu_lw4o6.changes import Changes
 from ryu_lw4o6.core.binding import BindingKey, BindingTable, Origin
 from ryu_lw4o6.core.recent import Recent
 from ryu_lw4o6.core.settings import Settings
-from ryu_lw4o6.crowd_watch import as_usual
 from ryu_lw4o6.events import Events
 from ryu_lw4o6.ledger import Ledger, in_store
 from ryu_lw4o6.provisioning.dhcp_relay import DhcpRelay
 from ryu_lw4o6.provisioning.pcp_service import PcpService
+from ryu_lw4o6.session import State
 from ryu_lw4o6.store import Store
 from ryu_lw4o6.supporting import open_system
 from ryu_lw4o6.switchboard import Switch
@@ -76,12 +76,9 @@ class Service:
                 self._adoption.withdraw,
                 self._backlog,
             )
-        validator = self.validator
-        ask = None if validator is None else validator.ask
-        crowd = as_usual if validator is None else validator.ahead.crowd
         remember_no = settings.supporting_system.remember_no
         self.by_name = {
-            i.name: Switch(i, self.table, ask, remember_no, self.events, crowd)
+            i.name: Switch(i, self.table, self.validator, remember_no, self.events)
             for i in settings.instances
         }
         drained = self._store.drained()
@@ -192,9 +189,10 @@ class Service:
             switch.touch(keys)
 
     def _backlog(self) -> int:
-        """How many bindings the slowest switch has yet to confirm."""
+        """How many bindings the slowest switch has yet to confirm. One that is being read has time:
+        what the table has by then need not be sent."""
         sessions = [switch.session for switch in self.by_name.values()]
-        return max((session.backlog for session in sessions if session is not None), default=0)
+        return max((s.backlog for s in sessions if s and s.state is State.READY), default=0)
 
     # --- how far the switches are -----------------------------------------------------------------
 

@@ -19,7 +19,7 @@ import enum
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import eventlet.event
@@ -54,6 +54,9 @@ _TABLES_WITH_TIMEOUTS = {
 _IPV4_LOW_BITS = 16  # where a binding's cookie has the low bits of its IPv4 address
 
 
+Orphans = Mapping[BindingKey, encode.PipelineFields]
+
+
 class State(enum.StrEnum):
     VERIFYING = "verifying"
     WAITING = "waiting for ports"
@@ -65,7 +68,8 @@ class State(enum.StrEnum):
 class Session:
     """``next_hop_mac`` is asked whenever flows are computed; ``adopt_next_hop`` is told what the
     switch's own flows say of it. ``on_packet_in`` gets (cookie, match fields, frame), and
-    ``on_orphan`` the softwire of a binding that the switch has and nobody knows."""
+    ``on_orphans`` the softwires of bindings that the switch has and nobody knows: it may wait, and
+    what the table has then is right."""
 
     def __init__(
         self,
@@ -77,7 +81,7 @@ class Session:
         adopt_next_hop: Callable[[str], None],
         on_packet_in: Callable[[int, bytes, bytes], None],
         on_change: Callable[[], None] = lambda: None,
-        on_orphan: Callable[[encode.PipelineFields], None] = lambda fields: None,
+        on_orphans: Callable[[Orphans], None] = lambda orphans: None,
     ) -> None:
         self.instance = instance
         self.state = State.VERIFYING
@@ -91,7 +95,7 @@ class Session:
         self._datapath = datapath
         self._adopt_next_hop = adopt_next_hop
         self._on_change = on_change
-        self._on_orphan = on_orphan
+        self._on_orphans = on_orphans
         self._dialogue = Dialogue(datapath, instance.name, on_packet_in)
         self._programming = Programming(
             self._dialogue, instance, table, next_hop_mac, self._tell_progress
@@ -242,8 +246,8 @@ class Session:
                 cookie=part << _IPV4_LOW_BITS,
                 cookie_mask=(DUMP_PARTS - 1) << _IPV4_LOW_BITS,
             )
-        for fields in found.orphans:
-            self._on_orphan(fields)
+        if found.orphans:
+            self._on_orphans(found.orphans)
         if found.next_hop_mac is not None:
             self._adopt_next_hop(found.next_hop_mac)
         for flow in found.alien:

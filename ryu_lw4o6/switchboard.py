@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -32,11 +32,12 @@ from ryu_lw4o6.events import Events
 from ryu_lw4o6.own_fragments import OwnFragments
 from ryu_lw4o6.path_mtu import Outcome, Paths
 from ryu_lw4o6.provisioning.pcp_server import PcpServer
-from ryu_lw4o6.session import Session, State
+from ryu_lw4o6.session import Orphans, Session, State
 from ryu_lw4o6.setup_watch import SetupWatch
 from ryu_lw4o6.slow_path import SlowPath
 from ryu_lw4o6.softwire.reader import CounterReader
-from ryu_lw4o6.unknown import Ask, UnknownTraffic
+from ryu_lw4o6.unknown import UnknownTraffic
+from ryu_lw4o6.validation import Validator
 
 LOG = logging.getLogger(__name__)
 
@@ -75,28 +76,27 @@ all it has cached: beyond that, answering costs less."""
 
 
 class Switch:
-    """``icmp_sent`` counts the ICMP errors this controller has sent. ``unknown`` is there if
-    packets without a binding are validated, which ``ask`` does; ``crowd`` is how many of those who
-    send them may get in, of ``unknown_rate``."""
+    """``icmp_sent`` counts the ICMP errors this controller has sent. ``unknown`` and ``validator``
+    are there if packets without a binding are validated."""
 
     def __init__(
         self,
         instance: Instance,
         table: BindingTable,
-        ask: Ask | None = None,
+        validator: Validator | None = None,
         remember_no: int = QUIET_SECONDS,
         events: Events | None = None,
-        crowd: Callable[[], float] = as_usual,
     ) -> None:
         self.instance = instance
         self.drained = False
         self.announcer: Announcer | None = None
         self.pcp: PcpServer | None = None
         self._events = events or Events()
+        self.validator = validator if instance.failover.validates else None
         self.unknown: UnknownTraffic | None = None
-        if ask is not None and instance.failover.validates:
+        if self.validator is not None:
             self.unknown = UnknownTraffic(
-                instance, table, ask, remember_no, self._refused, self._events
+                instance, table, self.validator.ask, remember_no, self._refused, self._events
             )
         self.session: Session | None = None
         refresh = REFRESH_SECONDS if instance.announce is None else _WATCHED_SECONDS
@@ -110,7 +110,9 @@ class Switch:
         self.connections = 0
         self.icmp_sent = IcmpSent()
         self.shim = CounterReader(instance)
-        self.crowd_watch = CrowdWatch(instance, crowd if self.unknown else as_usual)
+        self.crowd_watch = CrowdWatch(
+            instance, as_usual if self.validator is None else self.validator.ahead.crowd
+        )
         self.setup_watch = SetupWatch(instance, self.changed)
         self.slow_path = SlowPath(instance, self._too_big)
         self.own_fragments = OwnFragments(instance, self._tell_sender)
@@ -145,7 +147,7 @@ class Switch:
             adopt_next_hop=self.ipv4_next_hop.adopt,
             on_packet_in=self._packet_in,
             on_change=self.changed,
-            on_orphan=self._orphan,
+            on_orphans=self._take_over,
         )
         if self.pcp is not None:
             self.pcp.connect(self.session)
@@ -337,9 +339,14 @@ class Switch:
         ):
             self._tell_sender(punt.too_big(self.instance, packet, self.instance.ipv4.mtu))
 
-    def _orphan(self, known: encode.PipelineFields) -> None:
-        if self.pcp is not None and known.softwire is not None:
-            self.pcp.lost(*known.softwire)
+    def _take_over(self, orphans: Orphans) -> None:
+        """The switch has bindings that nobody knows, as after the end of a controller that had not
+        stored them yet. What the supporting system confirms stays."""
+        if self.validator is not None:
+            self.validator.confirm(list(orphans))
+        for key, known in orphans.items():
+            if self.pcp is not None and known.softwire is not None and key not in self._table:
+                self.pcp.lost(*known.softwire)
 
     def _refused(self, question: Question, frame: bytes) -> None:
         """The supporting system said no: tell the sender, as the policy wants it."""

@@ -116,6 +116,19 @@ class Validator:
         if self._to_recheck:
             self._wake.set()
 
+    def confirm(self, keys: Sequence[BindingKey]) -> None:
+        """Make the bindings that the supporting system has for these keys, which a switch has flows
+        of. Waits, for the deadline at most where there is no answer."""
+        if self._own_store:
+            return
+        left = dict.fromkeys(keys)
+        while left and self._slots.acquire(timeout=self._settings.deadline):
+            found = self._call(_take(left, self._batch))
+            if found is None:
+                return
+            now = time.time()
+            self._follow(foreseen(found.values(), self._table, self._instances, now), now)
+
     def run(self) -> None:
         """Work for ever."""
         while True:

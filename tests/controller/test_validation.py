@@ -15,12 +15,13 @@ import pytest
 from ryu_lw4o6 import validation
 from ryu_lw4o6.core.binding import Binding, BindingKey, BindingTable, Origin
 from ryu_lw4o6.core.failover import Outcome, Question, RateLimit
+from ryu_lw4o6.core.settings import Failover
 from ryu_lw4o6.core.settings import SupportingSystem as Settings
 from ryu_lw4o6.supporting import SystemUnavailable
 from ryu_lw4o6.validation import Validator
 from tests.rules.samples import ANYCAST, PREFIXES, binding, instance
 
-INSTANCE = instance()
+INSTANCE = instance(failover=Failover.DATA_PACKET)
 DEADLINE = 0.3
 
 
@@ -338,6 +339,28 @@ def test_bindings_are_asked_about_again(bench: Bench) -> None:
     bench.wait(lambda: len(bench.system.calls) == 3)
     eventlet.sleep(0.05)
     assert ONE.key not in bench.table
+
+
+def test_what_a_switch_has_is_confirmed_or_not(bench: Bench) -> None:
+    bench.knows(*MANY[:150], replace(MANY[150], expires_at=time.time() - 1))
+    bench.validator.confirm([binding.key for binding in MANY[:200]])
+    assert {binding.key for binding in bench.table} == {binding.key for binding in MANY[:150]}
+    assert {binding.origin for binding in bench.table} == {Origin.VALIDATED}
+    assert bench.answers == []
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_what_cannot_be_confirmed_is_not_waited_for(bench: Bench, hangs: bool) -> None:
+    bench.knows(*MANY)
+    if hangs:
+        bench.system.may_answer.clear()
+    else:
+        bench.system.down = True
+    started = time.monotonic()
+    bench.validator.confirm([binding.key for binding in MANY])
+    assert time.monotonic() - started < DEADLINE + 0.5
+    assert len(bench.system.calls) == 1
+    assert len(bench.table) == 0
 
 
 def test_nothing_is_withdrawn_because_nobody_answers(bench: Bench) -> None:

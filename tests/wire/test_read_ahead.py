@@ -105,6 +105,36 @@ def test_what_was_read_ahead_is_followed(rig: Rig, postgres: Postgres) -> None:
     wait_for("the changes are followed", followed)
 
 
+def test_what_was_not_stored_yet_stays_when_the_controller_dies(
+    rig: Rig, postgres: Postgres
+) -> None:
+    """The switch has flows of bindings that the new controller does not know: they go on, unless
+    the supporting system says otherwise."""
+    drain(rig)
+    assert passes(rig, from_lwb4(44, 44, src="192.0.2.2"))
+    before = counted(rig, "192.0.2.2/44")
+    assert before >= 1
+    rig.controller.kill()
+    for file in rig.ovs.directory.glob("bindings.sqlite*"):
+        file.unlink()
+    with contextlib.closing(Store(postgres.url)) as store:
+        store.save([], [binding(45, 45, "192.0.2.2").key])
+    rig.controller.start()
+    made = status(rig)
+    assert made["192.0.2.2/44"]["lwb4"] == subscriber(44)
+    assert made["192.0.2.2/44"]["origin"] == "validated"
+    assert "192.0.2.2/45" not in made
+    assert counted(rig, "192.0.2.2/44") == before  # the flow is the same, and has gone on counting
+    flows = "\n".join(rig.ovs.flows("br0"))
+    assert subscriber(44) in flows
+    assert subscriber(45) not in flows
+
+
+def counted(rig: Rig, key: str) -> int:
+    found = rig.controller.rest("GET", f"/v1/bindings/{key}/counters")[1]
+    return int(found["counters"]["lwaftr1"]["upstream"]["packets"])
+
+
 def test_killed_while_it_reads(rig: Rig, postgres: Postgres) -> None:
     """A part is as much as there is here, so the database dies before it."""
     with contextlib.closing(Store(postgres.url)) as store:
