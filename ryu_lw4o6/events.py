@@ -16,9 +16,10 @@ import eventlet.timeout
 from ryu_lw4o6.core.addresses import text_of
 from ryu_lw4o6.core.times import rfc3339
 
-_AS_THEY_ARE = (bool, int, float)
 LOG = logging.getLogger(__name__)
 
+_AS_THEY_ARE = (bool, int, float)
+"""Kinds of details that are shown so. The key of a binding is a number, too, but shown as text."""
 KEPT = 10_000
 KINDS = (
     "binding-created", "binding-deleted", "binding-expired", "binding-refused",

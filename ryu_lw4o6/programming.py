@@ -136,7 +136,7 @@ class Programming:
 
     def underway(self, key: BindingKey) -> bool:
         """Whether the binding with this key is to be sent, or to be confirmed."""
-        if (self._dirty and key in self._dirty) or (self._refused and key in self._refused):
+        if self._is_noted(key):
             return True
         for bundle in self._in_flight:
             if key in bundle.keys or (bundle.refused and key in bundle.refused):
@@ -145,9 +145,15 @@ class Programming:
 
     def unsent(self, key: BindingKey) -> bool:
         """Whether there is something of the binding with this key that has yet to be sent."""
-        if (self._dirty and key in self._dirty) or (self._refused and key in self._refused):
-            return True
-        return any(not bundle.sent and key in bundle.keys for bundle in self._in_flight)
+        return self._is_noted(key) or any(
+            not bundle.sent and key in bundle.keys for bundle in self._in_flight
+        )
+
+    def _is_noted(self, key: BindingKey) -> bool:
+        """Whether there is something of the binding with this key that no bundle has yet."""
+        return bool(
+            (self._dirty and key in self._dirty) or (self._refused and key in self._refused)
+        )
 
     def apply(self, ports: Ports, go_on: Callable[[], bool]) -> None:
         """Bring the pipeline and all bindings in line, for as long as ``go_on`` says so. Raises

@@ -144,7 +144,7 @@ class Store:
 
     def load(self) -> Loaded:
         """Every binding in the store."""
-        return self._read(sa.select(*COLUMNS))
+        return loaded(self._rows(sa.select(*COLUMNS)))
 
     def pages(self, size: int, network: IPv4Network | None = None) -> Iterator[Loaded]:
         """Every binding in the store, in parts, each of which is read when it is asked for; with
@@ -161,21 +161,14 @@ class Store:
     def _page(self, like: str, after: tuple[str, int, int], size: int) -> Sequence[Sequence[Any]]:
         ipv4, length, psid = after
         values = {"like": like, "ipv4": ipv4, "length": length, "psid": psid, "size": size}
-        if self._sqlite:
-            with self._guard(), self._engine.connect() as connection:
-                return schema.unpacked(connection.scalar(schema.PAGE_SQLITE, values))
-        return self._rows(schema.PAGE, values)
+        return self._answer(schema.PAGE_SQLITE, schema.PAGE, values)
 
     def find(self, keys: Collection[BindingKey]) -> Loaded:
         """The bindings of the store with these keys."""
         if not keys:
             return Loaded([], [])
         asked = json.dumps([{"ipv4": str(key.ipv4), "psid": key.psid} for key in keys])
-        if not self._sqlite:
-            return self._read(schema.FIND_POSTGRESQL, {"asked": asked})
-        with self._guard(), self._engine.connect() as connection:
-            found = schema.unpacked(connection.scalar(schema.FIND_SQLITE, {"asked": asked}))
-        return loaded(found)
+        return loaded(self._answer(schema.FIND_SQLITE, schema.FIND_POSTGRESQL, {"asked": asked}))
 
     def save(
         self,
@@ -249,10 +242,16 @@ class Store:
             keys = (BINDINGS.c.ipv4, BINDINGS.c.psid, BINDINGS.c.lwb4)
             connection.execute(self.delete(BINDINGS, *keys), rows(map(row, bindings)))
 
-    def _read(self, query: Any, values: dict[str, Any] | None = None) -> Loaded:
-        return loaded(self._rows(query, values))
+    def _answer(
+        self, sqlite: Any, postgresql: Any, values: dict[str, Any]
+    ) -> Sequence[Sequence[Any]]:
+        """The rows of a query, which either database wants in a form of its own."""
+        if not self._sqlite:
+            return self._rows(postgresql, values)
+        with self._guard(), self._engine.connect() as connection:
+            return schema.unpacked(connection.scalar(sqlite, values))
 
-    def _rows(self, query: Any, values: dict[str, Any] | None) -> Sequence[Sequence[Any]]:
+    def _rows(self, query: Any, values: dict[str, Any] | None = None) -> Sequence[Sequence[Any]]:
         def read() -> Sequence[Sequence[Any]]:
             with self._reader.connect() as connection:
                 return connection.execute(query, values).all()

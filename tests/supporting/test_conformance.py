@@ -19,6 +19,16 @@ TWO = Binding(
 WHOLE = Binding(IPv6Address("2001:db8:b4::3"), IPv4Address("203.0.113.5"), 0, FULL)
 
 
+def lwb4s(count: int) -> list[Binding]:
+    """So many of them, 64 to an address."""
+    return [
+        Binding(
+            IPv6Address(f"2001:db8:b4::{n:x}"), IPv4Address("192.0.2.0") + n // 64, n % 64, A6K6
+        )
+        for n in range(count)
+    ]
+
+
 def found(backend: Backend, *keys: BindingKey) -> dict[BindingKey, tuple[object, ...]]:
     """What is known of these keys, but for where it came from."""
     return {
@@ -66,23 +76,13 @@ def test_it_answers_as_of_now(backend: Backend) -> None:
 
 
 def test_many_at_once(backend: Backend) -> None:
-    many = [
-        Binding(
-            IPv6Address(f"2001:db8:b4::{n:x}"), IPv4Address("192.0.2.0") + n // 64, n % 64, A6K6
-        )
-        for n in range(500)
-    ]
+    many = lwb4s(500)
     backend.fill(many)
     assert found(backend, *(b.key for b in many)) == told(backend, *many)
 
 
 def test_all_are_read_in_parts(backend: Backend) -> None:
-    many = [
-        Binding(
-            IPv6Address(f"2001:db8:b4::{n:x}"), IPv4Address("192.0.2.0") + n // 64, n % 64, A6K6
-        )
-        for n in range(PAGE + 50)
-    ]
+    many = lwb4s(PAGE + 50)
     backend.fill([*many, WHOLE])
     backend.system.wait_for_changes(0)  # nobody else reads what cannot be asked for all of it
     pages = list(backend.system.pages())
@@ -94,12 +94,7 @@ def test_all_are_read_in_parts(backend: Backend) -> None:
 
 
 def test_a_part_is_as_it_is_when_it_is_read(backend: Backend) -> None:
-    many = [
-        Binding(
-            IPv6Address(f"2001:db8:b4::{n:x}"), IPv4Address("192.0.2.0") + n // 64, n % 64, A6K6
-        )
-        for n in range(PAGE + 50)
-    ]
+    many = lwb4s(PAGE + 50)
     backend.fill(many)
     backend.system.wait_for_changes(0)
     pages = backend.system.pages()

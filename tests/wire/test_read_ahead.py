@@ -15,7 +15,7 @@ from scapy.layers.inet import UDP
 from ryu_lw4o6.store import Store
 from tests.support.ovs import wait_for
 from tests.support.postgres import Postgres
-from tests.support.rig import CONFIG, Rig, frames
+from tests.support.rig import Rig, frames
 from tests.wire.scenario import Scenario, downstream, forwarded, frame_of, run, tunnelled
 from tests.wire.test_data_packet import (
     binding,
@@ -27,7 +27,7 @@ from tests.wire.test_data_packet import (
     status,
     subscriber,
 )
-from tests.wire.test_storm import storm
+from tests.wire.test_storm import rig_asking, storm
 
 MANY = 10
 SHARED = {n: ("192.0.2.2", n) for n in range(1, 61)}
@@ -37,12 +37,7 @@ MADE = "bindings made before they are needed"
 
 @pytest.fixture(scope="module")
 def rig(postgres: Postgres) -> Iterator[Rig]:
-    postgres.sql("drop schema public cascade; create schema public")
-    rig = Rig(
-        f"supporting_system: {{{{store: '{postgres.url}', read_ahead: {MANY}, remember_no: 1}}}}\n"
-        + CONFIG
-        + "    failover: data-packet\n"
-    )
+    rig = rig_asking(postgres, f", read_ahead: {MANY}")
     with contextlib.closing(Store(postgres.url)) as store:
         store.save([binding(n, psid, ipv4) for n, (ipv4, psid) in (SHARED | WHOLE).items()], [])
     yield rig
@@ -62,6 +57,8 @@ def test_those_who_have_yet_to_come_are_known(rig: Rig) -> None:
 
     wait_for("nobody's first packet is lost", all_came)
     wait_for("it is read", lambda: MADE in rig.controller.log.read_text())
+    system = rig.controller.rest("GET", "/v1/failover")[1]["supporting_system"]
+    assert system["reading"] == []
     made = status(rig)
     assert {key: b["lwb4"] for key, b in made.items() if key.startswith("192.0.2.2/")} == {
         f"{ipv4}/{psid}": subscriber(n) for n, (ipv4, psid) in SHARED.items()

@@ -27,14 +27,19 @@ OTHERS = 0x1000
 _PAUSE = 0.001
 
 
-@pytest.fixture(scope="module")
-def rig(postgres: Postgres) -> Iterator[Rig]:
+def rig_asking(postgres: Postgres, more: str = "") -> Rig:
+    """A lwAFTR that asks an empty PostgreSQL, with ``more`` settings of that."""
     postgres.sql("drop schema public cascade; create schema public")
-    rig = Rig(
-        f"supporting_system: {{{{store: '{postgres.url}', remember_no: 1}}}}\n"
+    return Rig(
+        f"supporting_system: {{{{store: '{postgres.url}', remember_no: 1{more}}}}}\n"
         + CONFIG
         + "    failover: data-packet\n"
     )
+
+
+@pytest.fixture(scope="module")
+def rig(postgres: Postgres) -> Iterator[Rig]:
+    rig = rig_asking(postgres)
     yield rig
     rig.stop()
 
