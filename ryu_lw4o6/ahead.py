@@ -29,6 +29,7 @@ AGAIN_SECONDS = 30.0
 MOST_BEHIND = 4000
 """Bindings that the switches have yet to confirm: those who are waiting for theirs come behind."""
 STALLED_SECONDS = 1.0
+"""Without a part for so long, as many as usual get in: it may hang."""
 WHILE_READING, ONCE_READ = 0.02, 5.0
 """How many new lwB4s get in, of ``unknown_rate``. Nobody has to come to be read of, and who comes
 then costs the switch nothing but a datapath flow."""
@@ -120,7 +121,13 @@ class ReadAhead:
             if page is None:
                 break
             if self._told is not None:  # else any of these may be old already
-                made += self._make(page, prefix, set(self._told))
+                old = set(self._told)
+                made += self.make(
+                    binding
+                    for binding in page
+                    if (prefix is None or binding.ipv4 in prefix.network)
+                    and (not old or binding.key not in old)
+                )
             hub.sleep(0)
             while self._backlog() > MOST_BEHIND:
                 self._progress_at = time.monotonic()
@@ -129,14 +136,10 @@ class ReadAhead:
             LOG.info("supporting system: %d bindings made before they are needed, in %.1f s",
                      made, time.monotonic() - started)  # fmt: skip
 
-    def _make(self, page: Sequence[Binding], prefix: Prefix | None, old: set[BindingKey]) -> int:
+    def make(self, known: Iterable[Binding]) -> int:
+        """Make those of the supporting system's bindings that nobody has made yet; how many."""
         now = time.time()
-        new = [
-            binding
-            for binding in foreseen(page, self._table, self._instances, now)
-            if (prefix is None or binding.ipv4 in prefix.network)
-            and (not old or binding.key not in old)
-        ]
+        new = foreseen(known, self._table, self._instances, now)
         if new:
             self._follow(new, now)
         return len(new)

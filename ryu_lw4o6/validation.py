@@ -22,7 +22,7 @@ from ryu.lib import hub
 
 from ryu_lw4o6.ahead import ReadAhead
 from ryu_lw4o6.core.binding import Binding, BindingKey, BindingTable, Origin, all_changed
-from ryu_lw4o6.core.failover import Outcome, Question, decide, foreseen
+from ryu_lw4o6.core.failover import Outcome, Question, decide
 from ryu_lw4o6.core.settings import Instance
 from ryu_lw4o6.core.settings import SupportingSystem as Settings
 from ryu_lw4o6.core.times import rfc3339
@@ -75,7 +75,6 @@ class Validator:
         self._system = system
         self._settings = settings
         self._table = table
-        self._instances = instances
         self._adopt = adopt
         self._withdraw = withdraw
         self._own_store = settings.source is None
@@ -125,9 +124,10 @@ class Validator:
         while left and self._slots.acquire(timeout=self._settings.deadline):
             found = self._call(_take(left, self._batch))
             if found is None:
-                return
-            now = time.time()
-            self._follow(foreseen(found.values(), self._table, self._instances, now), now)
+                break
+            self.ahead.make(found.values())
+        LOG.info("supporting system: it knows %d of %d bindings that only a switch had",
+                 sum(key in self._table for key in keys), len(keys))  # fmt: skip
 
     def run(self) -> None:
         """Work for ever."""
@@ -177,9 +177,7 @@ class Validator:
             return
         known = list(eventlet.tpool.execute(self._system.changed, told))
         for at in range(0, len(known), BATCH):
-            now = time.time()
-            new = foreseen(known[at : at + BATCH], self._table, self._instances, now)
-            self._follow(new, now)
+            self.ahead.make(known[at : at + BATCH])
             hub.sleep(0)
 
     def status(self) -> dict[str, Any]:

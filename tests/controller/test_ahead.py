@@ -200,12 +200,15 @@ def test_the_switches_are_waited_for(bench: Bench) -> None:
 
 
 def test_one_that_dies_is_read_again_when_it_is_back(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ahead, "AGAIN_SECONDS", 0.0)
     bench.system.down = True
     bench.ahead.accepted(KEYS[:10])
-    bench.wait(lambda: bench.system.read == 1)
+    bench.wait(lambda: caplog.messages)
+    assert caplog.messages == [
+        "supporting system: it cannot be read to its end: it is down. Start it"
+    ]
     bench.system.down = False
     eventlet.sleep(0.05)
     bench.ahead.accepted(KEYS[:10])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -341,12 +342,18 @@ def test_bindings_are_asked_about_again(bench: Bench) -> None:
     assert ONE.key not in bench.table
 
 
-def test_what_a_switch_has_is_confirmed_or_not(bench: Bench) -> None:
+def test_what_a_switch_has_is_confirmed_or_not(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     bench.knows(*MANY[:150], replace(MANY[150], expires_at=time.time() - 1))
     bench.validator.confirm([binding.key for binding in MANY[:200]])
     assert {binding.key for binding in bench.table} == {binding.key for binding in MANY[:150]}
     assert {binding.origin for binding in bench.table} == {Origin.VALIDATED}
     assert bench.answers == []
+    assert caplog.messages == [
+        "supporting system: it knows 150 of 200 bindings that only a switch had"
+    ]
 
 
 @pytest.mark.parametrize("hangs", [False, True])
